@@ -1,0 +1,91 @@
+"""The one table of how far apart two computations of the same thing may be, by dtype.
+
+An entry is a relative error: the root mean square of the difference over the root mean square of what was expected, which
+does not depend on the scale and does not blow up where single numbers are near zero. It is set to a few times the largest
+error seen over the tests that use it, against the same computation in float64. Widening one needs a sentence in the commit
+that says why the difference is rounding, with a float64 run behind it.
+"""
+
+from typing import Any, Literal
+
+# kind -> dtype -> allowed relative RMS error.
+TOLERANCES: dict[str, dict[str, float]] = {
+    # A carry, a read or a gradient of a scan against the loop over `step`.
+    "scan": {"float32": 2e-6, "float64": 1e-12},
+    # Logits of a whole model against an independent implementation.
+    "logits": {"float32": 1e-5, "float64": 1e-11},
+}
+
+
+def tolerance(kind: str, dtype: Any) -> float:
+    """The allowed relative error for `kind` and `dtype` (a torch or numpy dtype, or its name).
+
+    Raises ValueError with what the table has if there is no entry: a tolerance is measured, not guessed.
+    """
+    name = _dtype_name(dtype)
+    if kind not in TOLERANCES or name not in TOLERANCES[kind]:
+        known = "; ".join(f"{k}: {', '.join(v)}" for k, v in TOLERANCES.items())
+        raise ValueError(f"no tolerance for {kind!r} in {name}; the table has {known}. Measure it and add an entry")
+    return TOLERANCES[kind][name]
+
+
+def relative_error(actual: Any, expected: Any, norm: Literal["rms", "max"] = "rms") -> float:
+    """The size of ``actual - expected`` over the RMS of `expected`, in float64; 0.0 for equal, NaN where either has one.
+
+    `norm` is the root mean square of the difference, or its largest absolute value. Arrays or torch tensors on any device.
+    Raises ValueError if the shapes differ (nothing is broadcast) or the arrays are empty.
+    """
+    import numpy as np
+
+    a, e = _float64(actual), _float64(expected)
+    if a.shape != e.shape or a.size == 0:
+        raise ValueError(
+            f"comparing shapes {a.shape} and {e.shape}; give two arrays of the same shape with numbers in them"
+        )
+    # Infinities that agree are equal; left in, inf - inf would be NaN.
+    same = a == e
+    difference = np.abs(np.where(same, 0.0, a) - np.where(same, 0.0, e))
+    size = float(difference.max() if norm == "max" else np.sqrt(np.mean(difference**2)))
+    if size == 0.0:
+        return 0.0
+    finite = e[np.isfinite(e)]
+    scale = float(np.sqrt(np.mean(np.abs(finite) ** 2))) if finite.size else 0.0
+    return size / scale if scale > 0 else size * float("inf")
+
+
+def assert_close(actual: Any, expected: Any, *, kind: str, dtype: Any = None) -> None:
+    """Assert that the relative RMS error is within the table's entry for `kind`.
+
+    `dtype` is what the computation ran in; None takes it from `actual`. The message has the error, the limit and where the
+    difference is largest.
+    """
+    import numpy as np
+
+    limit = tolerance(kind, actual.dtype if dtype is None else dtype)
+    error = relative_error(actual, expected)
+    if error <= limit:
+        return
+    a, e = _float64(actual), _float64(expected)
+    gap = np.where(a == e, 0.0, np.abs(a - e))
+    worst = tuple(int(i) for i in np.unravel_index(int(np.argmax(np.where(np.isnan(gap), np.inf, gap))), gap.shape))
+    raise AssertionError(
+        f"{kind}: relative error {error:.3g}, allowed {limit:.3g}; largest at {worst}: {a[worst]:.9g} for {e[worst]:.9g}"
+    )
+
+
+def _dtype_name(dtype: Any) -> str:
+    name = getattr(dtype, "name", None)
+    return name if isinstance(name, str) else str(dtype).removeprefix("torch.")
+
+
+def _float64(values: Any) -> Any:
+    import numpy as np
+
+    if hasattr(values, "detach"):
+        import torch
+
+        values = values.detach().cpu()
+        wide = torch.complex128 if values.is_complex() else torch.float64
+        values = values.to(wide).resolve_conj().resolve_neg().numpy()
+    values = np.asarray(values)
+    return values if np.iscomplexobj(values) else values.astype(np.float64)
