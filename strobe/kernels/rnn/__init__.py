@@ -1,0 +1,46 @@
+"""Nonlinear vector recurrences, with the raw input in the signals so that torch's fused kernels can run them."""
+
+from strobe.kernels.reference import loop
+from strobe.kernels.rnn import chunked, elman, gru, lstm
+from strobe.kernels.rnn.elman import ElmanCarry, ElmanSignals, ElmanTrace, elman_trace
+from strobe.kernels.rnn.gru import GRUCarry, GRUSignals, GRUTrace, gru_trace
+from strobe.kernels.rnn.lstm import LSTMCarry, LSTMSignals, LSTMTrace, lstm_trace
+from strobe.kernels.rnn.mask import reader
+from strobe.kernels.scan import Family
+
+_WEIGHTS = frozenset({"W", "R", "b", "b_r"})
+
+
+def _family(name: str, cell, fast) -> Family:
+    return Family(
+        name=name,
+        step=cell.step,
+        init_carry=cell.init_carry,
+        reader=reader,
+        hold=cell.hold,
+        backends={"reference": loop(cell.step, reader, _WEIGHTS), "chunked": fast},
+        constants=_WEIGHTS,
+    )
+
+
+ELMAN = _family("elman", elman, chunked.elman)
+GRU = _family("gru", gru, chunked.gru)
+LSTM = _family("lstm", lstm, chunked.lstm)
+
+__all__ = [
+    "ELMAN",
+    "GRU",
+    "LSTM",
+    "ElmanCarry",
+    "ElmanSignals",
+    "ElmanTrace",
+    "GRUCarry",
+    "GRUSignals",
+    "GRUTrace",
+    "LSTMCarry",
+    "LSTMSignals",
+    "LSTMTrace",
+    "elman_trace",
+    "gru_trace",
+    "lstm_trace",
+]
