@@ -1,0 +1,25 @@
+"""The scan family `decay`: matrix state, decay per head or per key channel (RetNet, Mamba-2, GLA, mLSTM, ...)."""
+
+from strobe.kernels.decay.chunked import chunked
+from strobe.kernels.decay.reference import (
+    DecayCarry,
+    DecaySignals,
+    hold,
+    init_carry,
+    random_signals,
+    reader,
+    reference,
+    step,
+)
+from strobe.kernels.scan import Family
+
+__all__ = ["DECAY", "DecayCarry", "DecaySignals", "random_signals"]
+
+DECAY = Family(
+    name="decay",
+    step=step,
+    init_carry=init_carry,
+    reader=reader,
+    hold=hold,
+    backends={"reference": reference, "chunked": chunked},
+)
