@@ -1,0 +1,25 @@
+"""The scan family `delta`: matrix state, decay and a low-rank correction (DeltaNet, Gated DeltaNet, KDA, RWKV-7, ...)."""
+
+from strobe.kernels.delta.chunked import chunked
+from strobe.kernels.delta.reference import (
+    DeltaCarry,
+    DeltaSignals,
+    hold,
+    init_carry,
+    random_signals,
+    reader,
+    reference,
+    step,
+)
+from strobe.kernels.scan import Family
+
+__all__ = ["DELTA", "DeltaCarry", "DeltaSignals", "random_signals"]
+
+DELTA = Family(
+    name="delta",
+    step=step,
+    init_carry=init_carry,
+    reader=reader,
+    hold=hold,
+    backends={"reference": reference, "chunked": chunked},
+)
