@@ -1,4 +1,4 @@
-"""What every other layer stands on: results and their provenance, figures' look, names, errors, tolerances. No torch here."""
+"""What every other layer stands on: results, provenance, figures' look, names, errors. No torch here."""
 
 from strobe.core.errors import CaptureTooLarge, CheckpointError, ExportError, HookError, ResultFileError, SeamError
 from strobe.core.provenance import Provenance

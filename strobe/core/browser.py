@@ -1,7 +1,7 @@
 """The browser that draws pictures: one for the process, started at the first picture and kept.
 
-Starting it takes seconds and drawing tenths of one. kaleido's own server is not used: when its browser does not start, its thread
-dies and whoever asked waits for ever (kaleido 1.5); here every wait has an end and every failure a reason.
+Starting it takes seconds and drawing tenths of one. kaleido's own server is not used: when its browser does not start,
+its thread dies and whoever asked waits for ever (kaleido 1.5); here every wait has an end and every failure a reason.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ _current: "tuple[str, _Browser] | None" = None
 
 
 def draw(path: str, figure: dict[str, Any], options: dict[str, Any]) -> bytes:
-    """`figure` as a picture, drawn by the browser at `path`; one at a time. Any failure is raised, and ends the browser."""
+    """`figure` as a picture, drawn by the browser at `path`, one at a time. A failure is raised and ends it."""
     global _current
     with _lock:
         if _current is not None and _current[0] != path:

@@ -1,7 +1,8 @@
 """Plain Python values as strict JSON and back, unchanged: what a result file's header is written with.
 
-JSON has no tuples, no NaN, no dictionaries with integer keys and no arrays of numbers with a type; a result has all of them. Each
-is written as an object with one reserved key. Arrays are set aside for the file's tensors and referred to by name.
+JSON has no tuples, no NaN, no dictionaries with integer keys and no arrays of numbers with a type; a result has all of
+them. Each is written as an object with one reserved key. Arrays are set aside for the file's tensors and referred to by
+name.
 """
 
 import json
@@ -16,7 +17,7 @@ _RESERVED = frozenset({_TUPLE, _FLOAT, _PAIRS, _ARRAY, _RECORD})
 
 
 class Record:
-    """A named object inside a value: its kind and its fields, for the caller to build (a nested result, a provenance)."""
+    """A named object inside a value: its kind and its fields, for the caller to build (a nested result)."""
 
     def __init__(self, kind: str, fields: dict[str, Any]) -> None:
         self.kind = kind
@@ -26,9 +27,10 @@ class Record:
 def encode(value: Any, where: str, arrays: dict[str, np.ndarray] | None = None, record: Any = None) -> Any:
     """`value` as what `json` can write; arrays in it are put into `arrays` under their path, which starts with `where`.
 
-    None, bool, int, float (NaN and infinities too), str, list, tuple, dict and numpy arrays of numbers, booleans or strings,
-    nested as they come. `record(value)` may return a `Record` for an object it knows, or None. Raises TypeError for anything
-    else, naming the path: a torch tensor, an object array, a subclass that would come back as its base.
+    None, bool, int, float (NaN and infinities too), str, list, tuple, dict and numpy arrays of numbers, booleans or
+    strings, nested as they come. `record(value)` may return a `Record` for an object it knows, or None. Raises
+    TypeError for anything else, naming the path: a torch tensor, an object array, a subclass that would come back as
+    its base.
     """
     if value is None or type(value) in (bool, int, str):
         return value
@@ -45,13 +47,14 @@ def encode(value: Any, where: str, arrays: dict[str, np.ndarray] | None = None, 
     if known is None:
         raise TypeError(
             f"{where} holds a {type(value).__module__}.{type(value).__qualname__}, which a result file cannot keep; "
-            "give numpy arrays (tensor.detach().cpu().numpy()), numbers, strings, None, lists, tuples or dictionaries of these"
+            "give numpy arrays (tensor.detach().cpu().numpy()), numbers, strings, None, or lists, tuples and "
+            "dictionaries of these"
         )
     return {_RECORD: known.kind, "fields": _encode_dict(known.fields, where, arrays, record)}
 
 
 def decode(value: Any, arrays: dict[str, np.ndarray] | None = None, build: Any = None) -> Any:
-    """What `encode` was given. `build(kind, fields)` makes the object of a `Record`. Raises ValueError for unknown forms."""
+    """What `encode` was given; `build(kind, fields)` makes the object of a `Record`. Raises ValueError if damaged."""
     if isinstance(value, list):
         return [decode(item, arrays, build) for item in value]
     if not isinstance(value, dict):
@@ -99,7 +102,8 @@ def _set_aside(value: np.ndarray | np.generic, where: str, arrays: dict[str, np.
     ):
         raise TypeError(
             f"{where} holds a numpy {'scalar' if form else 'array'} of dtype {array.dtype}, which cannot be kept here; "
-            "give arrays of booleans, integers, floats up to float64, complex numbers or strings, and plain numbers in settings"
+            "give arrays of booleans, integers, floats up to float64, complex numbers or strings; in settings, plain "
+            "numbers"
         )
     name = where
     while name in arrays:

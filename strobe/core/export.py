@@ -1,7 +1,7 @@
 """Figures as files: html and json always; png, svg and pdf where a browser is installed to draw them.
 
-Nothing here asks the network for anything: the html carries plotly.js, and the drawing page is told to leave MathJax out, which it
-otherwise loads from outside.
+Nothing here asks the network for anything: the html carries plotly.js, and the drawing page is told to leave MathJax
+out, which it otherwise loads from outside.
 """
 
 import os
@@ -30,7 +30,7 @@ _BROWSERS = (
 
 
 def browser_path() -> str | None:
-    """The Chrome or Chromium that would draw pictures, or None. ``BROWSER_PATH`` decides if set, even if nothing is there."""
+    """The Chrome or Chromium that would draw pictures, or None. ``BROWSER_PATH`` decides where it is set."""
     named = os.environ.get("BROWSER_PATH")
     if named:
         return named if Path(named).is_file() else None
@@ -47,9 +47,9 @@ def figure_bytes(
     *,
     width: int | None = None,
     height: int | None = None,
-    scale: float = 2.0,
+    scale: float | int = 2.0,
 ) -> bytes:
-    """`fig` in the format `fmt`, one of `FORMATS`. Size in pixels, None for the figure's own; `scale` multiplies a png's pixels.
+    """`fig` in the format `fmt`, one of `FORMATS`; size in pixels or None for its own, `scale` for a png's pixels.
 
     Raises ExportError if the format is unknown, or a picture is asked for and there is no browser or it fails.
     """
@@ -68,9 +68,9 @@ def export_figure(
     *,
     width: int | None = None,
     height: int | None = None,
-    scale: float = 2.0,
+    scale: float | int = 2.0,
 ) -> Path:
-    """Write `fig` to `path` in the format of its suffix, whole or not at all; returns the path. Raises as `figure_bytes`."""
+    """Write `fig` to `path` in the format of its suffix, whole or not at all. Raises as `figure_bytes`."""
     path = Path(path)
     fmt = path.suffix.removeprefix(".").lower()
     if not fmt:
@@ -98,14 +98,14 @@ def _html(fig: Any, width: int | None, height: int | None) -> str:
     return pio.to_html(sized, include_plotlyjs=True, include_mathjax=False, full_html=True, config=config)
 
 
-def _picture(fig: Any, fmt: str, width: int | None, height: int | None, scale: float) -> bytes:
+def _picture(fig: Any, fmt: str, width: int | None, height: int | None, scale: float | int) -> bytes:
     path = browser_path()
     if path is None:
         named = os.environ.get("BROWSER_PATH")
         found = f"BROWSER_PATH is {named!r}, where no file is" if named else "none was found"
         raise ExportError(
-            f"{fmt} is drawn by Chrome or Chromium, and {found}; install one (Debian, Ubuntu: apt install chromium) or set "
-            "BROWSER_PATH to it. html and json need none, and the camera icon on a chart saves svg from your own browser"
+            f"{fmt} is drawn by Chrome or Chromium, and {found}; install one (Debian, Ubuntu: apt install chromium) or "
+            "set BROWSER_PATH to it. html and json need none; a chart's camera icon saves svg from your own browser"
         )
     size = {"width": width or fig.layout.width or 900, "height": height or fig.layout.height or 480}
     try:

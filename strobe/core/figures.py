@@ -1,8 +1,8 @@
 """How every figure looks: one Plotly template, light and dark, colour-blind safe, and the axis for tokens.
 
-The colours are Okabe and Ito's (2008, Color Universal Design), ordered so that the first four keep a contrast of 3:1 with the
-background and all of them differ in lightness; a line or marker still gets a dash or shape of its own (`DASHES`, `SYMBOLS`). A
-figure always names its template: importing streamlit changes Plotly's default one.
+The colours are Okabe and Ito's (2008, Color Universal Design), ordered so that the first four keep a contrast of 3:1
+with the background and all of them differ in lightness; a line or marker still gets a dash or shape of its own
+(`DASHES`, `SYMBOLS`). A figure always names its template: importing streamlit changes Plotly's default one.
 """
 
 import math
@@ -75,8 +75,9 @@ def token_axis(
 ) -> "plotly.graph_objects.Figure":
     """Label an axis of `fig` with tokens; returns `fig`. Traces put token i at the number ``first + i``.
 
-    Positions are numbers with tick text, because Plotly merges equal category labels and "the cat the" would lose a column. Tokens are
-    made visible, escaped and cut to `limit` characters. `selector` (``row``, ``col``) goes to ``update_xaxes``.
+    Positions are numbers with tick text, because Plotly merges equal category labels and "the cat the" would lose a
+    column. Tokens are made visible, escaped and cut to `limit` characters. `selector` (``row``, ``col``) goes to
+    ``update_xaxes``.
     """
     positions = [first + i for i in range(len(tokens))]
     update = fig.update_xaxes if axis == "x" else fig.update_yaxes
@@ -92,7 +93,7 @@ def token_axis(
     )
 
 
-def diverging(values: Any, limit: float | None = None) -> dict[str, Any]:
+def diverging(values: Any, limit: float | int | None = None) -> dict[str, Any]:
     """Heatmap options for signed values: white at 0 and the same distance either way, so that colours can be compared.
 
     `limit` is the value of the full colour; None for the largest absolute finite one. NaN and infinities do not count.
@@ -111,14 +112,14 @@ def diverging(values: Any, limit: float | None = None) -> dict[str, Any]:
 def missing_cells(
     fig: "plotly.graph_objects.Figure",
     z: Any,
-    x: Sequence[float] | None = None,
-    y: Sequence[float] | None = None,
+    x: Sequence[float | int] | None = None,
+    y: Sequence[float | int] | None = None,
     **selector: Any,
 ) -> "plotly.graph_objects.Figure":
     """Mark the cells of a heatmap that are not finite with their own sign (``NaN``, ``∞``, ``−∞``); returns `fig`.
 
-    `z` is [rows, columns], `x` and `y` the numbers of its columns and rows (0, 1, ... when None). Plotly leaves such cells blank,
-    which looks like nothing happened there.
+    `z` is [rows, columns], `x` and `y` the numbers of its columns and rows (0, 1, ... when None). Plotly leaves such
+    cells blank, which looks like nothing happened there.
     """
     import numpy as np
     import plotly.graph_objects as go
@@ -130,8 +131,8 @@ def missing_cells(
     signs = ["NaN" if np.isnan(value) else "∞" if value > 0 else "−∞" for value in z[rows, columns]]
     return fig.add_trace(
         go.Scatter(
-            x=columns.tolist() if x is None else [x[i] for i in columns],
-            y=rows.tolist() if y is None else [y[i] for i in rows],
+            x=columns.tolist() if x is None else [x[i] for i in columns.tolist()],
+            y=rows.tolist() if y is None else [y[i] for i in rows.tolist()],
             mode="text",
             text=signs,
             textfont={"size": 10, "color": CONTROL_COLOR},

@@ -1,8 +1,9 @@
 """Names of hook points: built, shortened and taken apart, in TransformerLens's spelling.
 
 A name is ``hook_embed``, ``ln_final.hook_scale``, ``blocks.{layer}.hook_{point}`` or
-``blocks.{layer}.{module}.hook_{point}``. Probes use these functions and never write a name by hand, so that the spelling
-lives in one place. Names that TransformerLens has too mean the same there (`transformer_lens.utilities.get_act_name`).
+``blocks.{layer}.{module}.hook_{point}``. Probes use these functions and never write a name by hand, so that the
+spelling lives in one place. Names that TransformerLens has too mean the same there
+(`transformer_lens.utilities.get_act_name`).
 """
 
 import re
@@ -116,7 +117,7 @@ def mixer_state(layer: int, field: str | None = None) -> str:
 
 
 def mixer_carry(layer: int) -> str:
-    """The live carry of block `layer` at each looked position; a hook there may change it, and the run goes on from it."""
+    """The live carry of block `layer` at each looked position; what a hook returns there, the run goes on from."""
     return hook_name("carry", layer)
 
 

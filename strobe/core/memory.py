@@ -43,7 +43,7 @@ def refuse_if_too_large(need_bytes: int, what: str, way_out: str, *, device: str
     )
 
 
-def format_bytes(count: float) -> str:
+def format_bytes(count: float | int) -> str:
     """`count` bytes for people, in powers of 1000.
 
     >>> format_bytes(1_500_000), format_bytes(2.25e9), format_bytes(12)

@@ -44,7 +44,8 @@ class Provenance:
     `backend`
         What ran for each mixer: ``{"mamba2": "chunked"}``.
     `control`
-        What the result is compared with, in words ("random direction of equal norm, 20 draws"); None if it has no control.
+        What the result is compared with, in words ("random direction of equal norm, 20 draws"); None if it has no
+        control.
     `versions`, `created`
         Package versions and the UTC time in ISO 8601; filled in.
 
@@ -73,7 +74,7 @@ class Provenance:
 
     @classmethod
     def from_json(cls, text: str) -> "Provenance":
-        """The provenance that `to_json` wrote. Raises ValueError if `text` is not one, naming the fields it does not know."""
+        """The provenance that `to_json` wrote. Raises ValueError if `text` is not one, or has unknown fields."""
         values = codec.decode(json.loads(text))
         known = {f.name for f in fields(cls)}
         if not isinstance(values, dict) or "model" not in values:
@@ -86,7 +87,7 @@ class Provenance:
         return cls(**{"versions": {}, "created": "unknown", **values})
 
     def key(self) -> str:
-        """A hash of what decides the numbers (all but versions, time and control): for caches, and to tell runs apart."""
+        """A hash of what decides the numbers (not versions, time or control): for caches, and to tell runs apart."""
         decides = (self.model, self.weights_hash, self.revision, self.seed, self.settings, self.backend)
         return hashlib.sha256(codec.dumps(codec.encode(decides, "provenance")).encode()).hexdigest()[:16]
 

@@ -12,8 +12,8 @@ A subclass lists its fields, draws itself and makes itself a table; saving, load
 
     LensTrajectory(kl, tokens, provenance=provenance).save("lens.safetensors")
 
-A file is one safetensors file: arrays are its tensors, everything else is JSON in its header. A result may hold others of its kind
-(its control), and lists or dictionaries of arrays.
+A file is one safetensors file: arrays are its tensors, everything else is JSON in its header. A result may hold others
+of its kind (its control), and lists or dictionaries of arrays.
 """
 
 import math
@@ -40,8 +40,8 @@ _CLASSES: dict[str, type["Result"]] = {}
 class Result(ABC):
     """The frozen answer of an analysis, with its provenance. Fields are numpy arrays and plain values.
 
-    Subclasses are ``@dataclass(frozen=True)``, have a name no other result has, and give `figure` and `to_frame`. Their own
-    fields are positional, `provenance` is by keyword. One that checks itself in ``__post_init__`` calls
+    Subclasses are ``@dataclass(frozen=True)``, have a name no other result has, and give `figure` and `to_frame`. Their
+    own fields are positional, `provenance` is by keyword. One that checks itself in ``__post_init__`` calls
     ``super().__post_init__()``. `version` is raised when the meaning of the fields changes.
     """
 
@@ -57,8 +57,8 @@ class Result(ABC):
         other = _CLASSES.get(cls.__name__)
         if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
             raise TypeError(
-                f"{cls.__module__}.{cls.__qualname__} has the name of the result class {other.__module__}.{other.__qualname__}; "
-                "a file finds its class by name, so give it another"
+                f"{cls.__module__}.{cls.__qualname__} has the name of the result class "
+                f"{other.__module__}.{other.__qualname__}; a file finds its class by name, so give it another"
             )
         _CLASSES[cls.__name__] = cls
 
@@ -105,10 +105,10 @@ class Result(ABC):
         *,
         width: int | None = None,
         height: int | None = None,
-        scale: float = 2.0,
+        scale: float | int = 2.0,
         **figure_options: Any,
     ) -> Path:
-        """Write the figure to `path`; its suffix decides: .html and .json always, .png, .svg and .pdf where a browser is.
+        """Write the figure to `path`; by its suffix: .html and .json always, .png, .svg and .pdf where a browser is.
 
         The provenance travels in the html and json (as the figure's ``layout.meta``). Other options go to `figure`.
         Raises ExportError for another suffix, or a picture without a browser.

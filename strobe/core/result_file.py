@@ -22,7 +22,7 @@ _MAX_HEADER = 90_000_000
 
 
 def write(result: Result, path: str | Path) -> Path:
-    """Write `result` to one safetensors file at `path`, atomically. Raises ValueError if its plain fields pass 90 MB."""
+    """Write `result` to one safetensors file at `path`, atomically. Raises ValueError if its text fields pass 90 MB."""
     from safetensors.numpy import save_file
 
     arrays: dict[str, np.ndarray] = {}
@@ -142,4 +142,4 @@ def _provenance(values: dict[str, Any], asked: str) -> Provenance:
 
 
 def _newer(asked: str, what: str, found: int, known: int) -> str:
-    return f"{asked}: {what} version {found}, and this strobe reads up to {known}; update strobe (pip install --upgrade strobe)"
+    return f"{asked}: {what} version {found}, and this strobe reads up to {known}; pip install --upgrade strobe"

@@ -28,8 +28,8 @@ _BLOCK_STYLE = (
 def show(token: str, limit: int | None = None) -> str:
     """`token` on one line with nothing hidden; an empty token is ``∅``. Not yet escaped: see `escape_html`.
 
-    A space is ``·``, line ends and tabs have their signs, other invisible characters their code point. With `limit`, a longer
-    text is cut to that many characters, the last of them ``…``.
+    A space is ``·``, line ends and tabs have their signs, other invisible characters their code point. With `limit`, a
+    longer text is cut to that many characters, the last of them ``…``.
 
     >>> show(" the\\n"), show("a\\u202eb"), show("")
     ('·the⏎', 'a\\\\u202eb', '∅')
@@ -41,7 +41,7 @@ def show(token: str, limit: int | None = None) -> str:
 def _show_character(character: str) -> str:
     if character in _VISIBLE:
         return _VISIBLE[character]
-    # U+FFFD is what a decoder puts for bytes that are no text: shown as a code point so that it is not taken for a glyph.
+    # U+FFFD is what a decoder puts for bytes that are no text: as a code point it is not taken for a glyph.
     if unicodedata.category(character) in _HIDDEN or character == "\ufffd":
         code = ord(character)
         return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
@@ -56,8 +56,8 @@ def escape_html(text: str) -> str:
 def escape_plotly(text: str) -> str:
     """`text` for a Plotly label, tick or hover text, where it is shown as it is.
 
-    Plotly renders tags such as ``<b>`` and ``<a href>``, sets text between dollar signs in TeX where MathJax is loaded, and
-    fills in ``%{...}`` in templates. Quotes are left: Plotly would show the entity.
+    Plotly renders tags such as ``<b>`` and ``<a href>``, sets text between dollar signs in TeX where MathJax is loaded,
+    and fills in ``%{...}`` in templates. Quotes are left: Plotly would show the entity.
     """
     return html.escape(text, quote=False).replace("$", "&#36;").replace("%{", "&#37;{")
 
@@ -68,14 +68,15 @@ def token_html(
     *,
     name: str = "activation",
     unit: str = "",
-    vmax: float | None = None,
+    vmax: float | int | None = None,
     scale_note: str = "scale of this text",
 ) -> str:
     """Text with each token on a colour: vermilion for positive, blue for negative, stronger for larger; after Karpathy.
 
-    `values` is one number per token; `vmax` is what gets the full colour, None for the largest absolute finite value (say
-    where it comes from in `scale_note`: scales differ between texts unless you give one). Not finite is a dashed outline, and
-    beyond `vmax` a solid one, never a colour. Returns HTML without scripts, with hover titles and a legend.
+    `values` is one number per token; `vmax` is what gets the full colour, None for the largest absolute finite value
+    (say where it comes from in `scale_note`: scales differ between texts unless you give one). Not finite is a dashed
+    outline, and beyond `vmax` a solid one, never a colour. Returns HTML without scripts, with hover titles and a
+    legend.
 
     Raises ValueError if the numbers and tokens differ in count, or `vmax` is not positive and finite.
     """
