@@ -1,4 +1,4 @@
-"""Oracle: torch.nn.RNN, GRU and LSTM in float64 and the rows of a batch run alone; for traces, a cell loop in float64."""
+"""Oracle: torch.nn.RNN, GRU and LSTM in float64, and rows of a batch run alone; for traces, a cell loop."""
 
 import pytest
 import torch

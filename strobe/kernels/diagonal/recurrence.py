@@ -14,38 +14,55 @@ import math
 import torch
 from torch import Tensor
 
-# Above this many bytes per token the two extra passes of the blocked order cost more than T operator calls.
-WIDE_SLAB_BYTES = 16 * 1024
+# Measured on one core, float32: beyond this many bytes per token, or below this many tokens, T operator calls cost
+# less than the two extra passes of the blocked order.
+NARROW_SLAB_BYTES = 4 * 1024
+BLOCKED_FROM_TOKENS = 128
 
 
 def diagonal_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-    """h [batch, time, ...] with h_t = a_t * h_{t-1} + b_t, elementwise, real or complex.
+    """Return h [batch, time, ...] with h_t = a_t * h_{t-1} + b_t, elementwise, real or complex.
 
-    `a`, `b`: [batch, time, ...], broadcast against each other; `h0`: [batch, ...], the carry before the first token.
-    Gradients (of any order) are exact: the backward pass is the same recurrence run from the last token to the first.
+    `b`: [batch, time, ...]; `a`: the same shape, or one that broadcasts to it, which costs less; `h0`: [batch, ...],
+    the carry before the first token. The result has the dtype the three promote to. Gradients (of any order) are
+    exact: the backward pass is the same recurrence run from the last token to the first.
     Raises ValueError where the shapes do not belong together.
     """
-    try:
-        shape = torch.broadcast_shapes(a.shape, b.shape)
-        fits = len(shape) >= 2 and torch.broadcast_shapes(h0.shape, (shape[0], *shape[2:])) == (shape[0], *shape[2:])
-    except RuntimeError:
-        fits = False
-    if not fits:
+    if b.ndim < 2 or h0.shape != (b.shape[0], *b.shape[2:]) or not _broadcasts(a, b):
         raise ValueError(
-            f"diagonal_scan needs a, b of shape [batch, time, ...] and h0 of shape [batch, ...]; got "
-            f"{tuple(a.shape)}, {tuple(b.shape)} and {tuple(h0.shape)}"
+            f"diagonal_scan needs b [batch, time, ...], a that broadcasts to it and h0 [batch, ...]; got b "
+            f"{tuple(b.shape)}, a {tuple(a.shape)} and h0 {tuple(h0.shape)}"
         )
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), h0.dtype)
-    a, b, h0 = (x.to(dtype).expand(s) for x, s in ((a, shape), (b, shape), (h0, (shape[0], *shape[2:]))))
-    if shape[1] == 1:
+    a, b, h0 = a.to(dtype).expand(*a.shape[:1], b.shape[1], *a.shape[2:]), b.to(dtype), h0.to(dtype)
+    if b.shape[1] == 1:
         return torch.addcmul(b, a, h0.unsqueeze(1))
-    return _DiagonalScan.apply(a, b, h0)
+    return _DiagonalScan.apply(a, b, h0)  # pyright: ignore[reportReturnType]
+
+
+def blocked(time: int, slab_bytes: int) -> bool:
+    """Whether the blocked order is the faster one for `time` tokens of `slab_bytes` each."""
+    return time >= BLOCKED_FROM_TOKENS and slab_bytes <= NARROW_SLAB_BYTES
+
+
+def into_blocks(x: Tensor) -> Tensor:
+    """[batch, time, ...] as [batch, blocks, length, ...] with length about sqrt(time); the last token fills the end."""
+    batch, time = x.shape[:2]
+    length = math.isqrt(time - 1) + 1
+    padding = -time % length
+    if padding:
+        x = torch.cat([x, x[:, -1:].expand(-1, padding, *x.shape[2:])], 1)
+    return x.reshape(batch, -1, length, *x.shape[2:])
+
+
+def _broadcasts(a: Tensor, b: Tensor) -> bool:
+    return a.ndim == b.ndim and all(n in (1, m) for n, m in zip(a.shape, b.shape, strict=True))
 
 
 class _DiagonalScan(torch.autograd.Function):
     @staticmethod
     def forward(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-        return _recurrence(a, b, h0)
+        return _two_level(a, b, h0) if blocked(b.shape[1], h0.numel() * h0.element_size()) else _in_place(a, b, h0)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -60,12 +77,11 @@ class _DiagonalScan(torch.autograd.Function):
         total = diagonal_scan(after.flip(1), grad.flip(1), torch.zeros_like(h0)).flip(1)
         before = torch.cat([h0.unsqueeze(1), h[:, :-1]], 1)
         need_a, _, need_h0 = ctx.needs_input_grad
-        return total * before.conj() if need_a else None, total, a[:, 0].conj() * total[:, 0] if need_h0 else None
-
-
-def _recurrence(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-    slab = h0.numel() * h0.element_size()
-    return _in_place(a, b, h0) if slab >= WIDE_SLAB_BYTES or a.shape[1] < 16 else _two_level(a, b, h0)
+        return (
+            (total * before.conj()).sum_to_size(a.shape) if need_a else None,
+            total,
+            a[:, 0].conj() * total[:, 0] if need_h0 else None,
+        )
 
 
 def _in_place(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
@@ -78,23 +94,17 @@ def _in_place(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
 
 
 def _two_level(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-    batch, time = a.shape[:2]
-    length = math.isqrt(time - 1) + 1
-    blocks = -(-time // length)
-    padding = blocks * length - time
-    if padding:
-        # Tokens after the end, cut off again below: what they hold is never read.
-        a, b = (torch.cat([x, x[:, -1:].expand(-1, padding, *x.shape[2:])], 1) for x in (a, b))
-    a = a.reshape(batch, blocks, length, *a.shape[2:])
-    b = b.reshape(a.shape)
-    h, decay = torch.empty_like(a), torch.empty_like(a)
+    time = b.shape[1]
+    a, b = into_blocks(a), into_blocks(b)
+    h = torch.empty_like(b, memory_format=torch.contiguous_format)
+    decay = torch.empty_like(a, memory_format=torch.contiguous_format)
     h[:, :, 0], decay[:, :, 0] = b[:, :, 0], a[:, :, 0]
-    for j in range(1, length):
+    for j in range(1, h.shape[2]):
         torch.addcmul(b[:, :, j], a[:, :, j], h[:, :, j - 1], out=h[:, :, j])
         torch.mul(a[:, :, j], decay[:, :, j - 1], out=decay[:, :, j])
-    starts = torch.empty_like(h[:, :, 0])
+    starts = torch.empty_like(h[:, :, 0], memory_format=torch.contiguous_format)
     starts[:, 0] = h0
-    for k in range(1, blocks):
+    for k in range(1, h.shape[1]):
         torch.addcmul(h[:, k - 1, -1], decay[:, k - 1, -1], starts[:, k - 1], out=starts[:, k])
     h.addcmul_(decay, starts.unsqueeze(2))
     return h.flatten(1, 2)[:, :time]

@@ -34,5 +34,5 @@ def compact(x: Tensor, mask: Tensor) -> Compacted:
 
 
 def expand(first: Tensor, compacted: Tensor, latest: Tensor) -> Tensor:
-    """h of every token [batch, time, hidden] from `compacted` [batch, longest, hidden]; `first` before any real one."""
+    """Every token's h [batch, time, hidden] from `compacted` [batch, longest, hidden]; `first` before any real one."""
     return torch.cat([first.unsqueeze(1), compacted], 1).take_along_dim(latest.unsqueeze(-1), 1)

@@ -1,0 +1,129 @@
+"""The selective scan for a whole sequence: blocks of tokens whose states live in one reused buffer, never all at once.
+
+Inside a block the decays and writes of all tokens are made at once and the recurrence overwrites the writes with the
+states, [block, batch, state, channels] with channels last, so that every operation runs along contiguous channels.
+A captured carry is a row of that buffer. Reads are a product with C_t, to which constant readers are appended.
+
+The backward pass keeps the state at each block's start and makes a block's states again when it gets there. It needs
+batch * channels * state * (time / block + 2 block) numbers, and is exact; there is no second derivative.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from strobe.kernels.scan import Segment
+from strobe.kernels.selective.reference import SelectiveCarry, SelectiveSignals, step, work_dtype
+
+# Bytes of one block's states: two such buffers stay in a core's cache. Measured; flat from half to twice this.
+BLOCK_BYTES = 512 * 1024
+
+
+def run(signals: SelectiveSignals, carry: SelectiveCarry, positions: list[int], readers: Tensor | None) -> Segment:
+    """Backend of the family; see `strobe.kernels.selective.reference` for shapes."""
+    per_channel = readers is not None and readers.ndim == 3
+    if signals.x.shape[1] == 1 and readers is None:
+        return _one_token(signals, carry, positions)
+    dtype = work_dtype(signals)
+    x, delta, B, C, A = (s.to(dtype) for s in signals)
+    queries = C.unsqueeze(2)
+    if readers is not None and not per_channel:
+        readers = readers.to(dtype)
+        queries = torch.cat([queries, readers.expand(*C.shape[:2], *readers.shape)], 2)
+    probes = readers.to(dtype).mT if readers is not None and per_channel else A.new_zeros(0, *A.T.shape)
+    h0 = carry.h.to(dtype).mT
+    with torch.autocast(x.device.type, enabled=False):
+        reads, probed, end, captured = _SelectiveScan.apply(x, delta, B, queries, A.T, h0, probes, tuple(positions))  # pyright: ignore[reportGeneralTypeIssues]
+    answers = None if readers is None else probed if per_channel else reads[:, :, 1:]
+    return Segment(
+        read=reads[:, :, 0],
+        carry=SelectiveCarry(end.mT),
+        captured=SelectiveCarry(captured.mT) if positions else None,
+        readers=answers,
+    )
+
+
+def _one_token(signals: SelectiveSignals, carry: SelectiveCarry, positions: list[int]) -> Segment:
+    token = SelectiveSignals(*(s[:, 0] for s in signals[:4]), signals.A)
+    carry, read = step(token, carry)
+    return Segment(read.unsqueeze(1), carry, SelectiveCarry(carry.h.unsqueeze(1)) if positions else None, None)
+
+
+def _block_length(h0: Tensor, time: int) -> int:
+    return max(1, min(time, BLOCK_BYTES // max(h0.numel() * h0.element_size(), 1)))
+
+
+def _states(x: Tensor, delta: Tensor, B: Tensor, A: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Decays and states of one block, each [block, batch, state, channels].
+
+    `x`, `delta` [block, batch, channels]; `B` [block, batch, state]; `A` [state, channels]; `h` before the block.
+    """
+    decay = (delta.unsqueeze(2) * A).exp_()
+    states = (delta * x).unsqueeze(2) * B.unsqueeze(3)
+    for decay_t, state_t in zip(decay.unbind(0), states.unbind(0), strict=True):
+        h = state_t.addcmul_(decay_t, h)
+    return decay, states
+
+
+class _SelectiveScan(torch.autograd.Function):
+    """(x, delta, B, queries [batch, time, n, state], A [state, channels], h0 [batch, state, channels], probes
+    [n, state, channels], positions) -> reads [batch, time, n, channels], probed, the last h and the captured h."""
+
+    @staticmethod
+    def forward(ctx, x, delta, B, queries, A, h0, probes, positions):
+        batch, time, channels = x.shape
+        length = _block_length(h0, time)
+        reads = x.new_empty(batch, time, queries.shape[2], channels)
+        probed = x.new_empty(batch, time, probes.shape[0], channels)
+        captured = x.new_empty(batch, len(positions), *A.shape)
+        starts = []
+        h, A = h0.contiguous(), A.contiguous()
+        x_t, delta_t, B_t = x.transpose(0, 1), delta.transpose(0, 1), B.transpose(0, 1)
+        for start in range(0, time, length):
+            here = slice(start, start + length)
+            starts.append(h)
+            states = _states(x_t[here], delta_t[here], B_t[here], A, h)[1]
+            h = states[-1].clone()
+            reads[:, here] = (queries[:, here].transpose(0, 1) @ states).transpose(0, 1)
+            if probes.shape[0]:
+                probed[:, here] = torch.einsum("lbnd,rnd->blrd", states, probes)
+            for n, position in enumerate(positions):
+                if start <= position < start + length:
+                    captured[:, n] = states[position - start]
+        ctx.save_for_backward(x, delta, B, queries, A, probes, *(starts if any(ctx.needs_input_grad) else ()))
+        ctx.positions, ctx.length = positions, length
+        return reads, probed, h, captured
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_reads, d_probed, d_end, d_captured):
+        x, delta, B, queries, A, probes, *starts = ctx.saved_tensors
+        d_x, d_delta, d_B, d_queries = (torch.empty_like(s) for s in (x, delta, B, queries))
+        d_A, d_probes, d_h = torch.zeros_like(A), torch.zeros_like(probes), d_end.clone()
+        for index in reversed(range(len(starts))):
+            start = index * ctx.length
+            here = slice(start, start + ctx.length)
+            x_t, delta_t, B_t, queries_t, d_reads_t = (
+                s[:, here].transpose(0, 1) for s in (x, delta, B, queries, d_reads)
+            )
+            decay, h = _states(x_t, delta_t, B_t, A, starts[index])
+            d_states = queries_t.mT @ d_reads_t
+            if probes.shape[0]:
+                d_probed_t = d_probed[:, here].transpose(0, 1)
+                d_states += torch.einsum("lbrd,rnd->lbnd", d_probed_t, probes)
+                d_probes += torch.einsum("lbrd,lbnd->rnd", d_probed_t, h)
+            for n, position in enumerate(ctx.positions):
+                if start <= position < start + ctx.length:
+                    d_states[position - start] += d_captured[:, n]
+            # From here d_states[t] is dL/dh_t over all paths, and d_h the part that reaches the block from later ones.
+            for d_state, decay_t in zip(reversed(d_states.unbind(0)), reversed(decay.unbind(0)), strict=True):
+                d_h = d_state.add_(d_h) * decay_t
+            d_queries[:, here] = (d_reads_t @ h.mT).transpose(0, 1)
+            write = d_states.mul(B_t.unsqueeze(3)).sum(2)
+            d_B[:, here] = (d_states @ (delta_t * x_t).unsqueeze(3)).squeeze(3).transpose(0, 1)
+            d_x[:, here] = (write * delta_t).transpose(0, 1)
+            previous = torch.cat([starts[index].unsqueeze(0), h[:-1]])
+            d_log = d_states.mul_(previous).mul_(decay)
+            d_A += torch.einsum("lbnd,lbd->nd", d_log, delta_t)
+            d_delta[:, here] = (write * x_t + d_log.mul_(A).sum(2)).transpose(0, 1)
+        return d_x, d_delta, d_B, d_queries, d_A, d_h, d_probes, None
