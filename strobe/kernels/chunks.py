@@ -5,8 +5,10 @@ nothing is divided by a decay that may have underflowed and nothing overflows wh
 cumulated in float64: the difference of two cumulated sums is otherwise wrong by the rounding of the larger one, which
 after a few strong decays (-30 each) is 1e-4 of the result.
 
-Shape letters: batch, n (chunks), chunk (tokens in a chunk), heads, key.
+Shape letters: batch, n (chunks), chunk (tokens in a chunk), heads, units = batch * heads, key, points (positions).
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,37 +53,87 @@ def pairwise_decay(cumulated: Tensor, dtype: torch.dtype) -> Tensor:
     return (cumulated.unsqueeze(-1) - cumulated.unsqueeze(-2)).to(dtype).add(later).exp()
 
 
-def decayed_gram(x: Tensor, y: Tensor, cumulated: Tensor) -> Tensor:
-    """M[t, s] = sum_key x_t y_s (product of the key's decays after s up to t), 0 for s > t, for decays per channel.
+class ChunkDecay(NamedTuple):
+    """The decays between any two tokens of a chunk, made by `chunk_decay`; two axes in front, [n, units]."""
 
-    `x` [..., n_x, chunk, key], `y` [..., n_y, chunk, key] and `cumulated` [..., chunk, key] broadcast in front;
-    chunk is a power of two. Returns [..., n_x, n_y, chunk, chunk].
+    cumulated: Tensor
+    """[n, units, chunk, 1 or key], float64"""
+    from_start: Tensor
+    """[n, units, chunk, 1 or key], from the carry at the chunk's start up to the token"""
+    to_end: Tensor
+    """[n, units, chunk, 1 or key], after the token up to the chunk's last"""
+    pairs: Tensor | None
+    """D [n, units, chunk (t), chunk (s)], one decay per head"""
+    halves: list[tuple[Tensor, Tensor]] | None
+    """One decay per key channel: for blocks of 2, 4, ... tokens, the decays after each token of the first half up to
+    its end, and from the middle up to each token of the second half: each [n, units, blocks, half, key]"""
 
-    A pair (t, s) is treated at the level where t and s lie in the two halves of one block: the decay is the product
-    of the part before the middle, taken by y_s, and the part after it, taken by x_t. Both are products of decays, so
-    neither can overflow, and each level is one batched matmul.
-    """
-    chunk, dtype = x.shape[-2], x.dtype
-    n_x, n_y = x.shape[-3], y.shape[-3]
-    gram = torch.einsum("...xtk,...ytk->...txy", x, y).unsqueeze(-1).unsqueeze(-1)  # [..., blocks, n_x, n_y, 1, 1]
-    gram = gram.expand(*cumulated.shape[:-2], *gram.shape[-5:])
-    half = 1
-    while half < chunk:
-        halves = (-1, 2, half)
-        sums = cumulated.unflatten(-2, halves)  # [..., blocks, 2, half, key]
+    def gram(self, x: Tensor, y: Tensor) -> Tensor:
+        """M[t, s] = sum_key x_t y_s (product of the decays after s up to t), 0 for s > t: [..., chunk, chunk].
+
+        `x` and `y` are [..., chunk, key] and broadcast in front. One decay per head multiplies x y^T. One per channel
+        cannot be pulled out of the sum: a pair (t, s) is treated at the level where t and s lie in the two halves of a
+        block, y_s taking the decays before the middle and x_t those after it. Neither can overflow, as e^{-G_s} of the
+        usual factoring can, and each level is one batched matrix product.
+        """
+        if self.halves is None:
+            return (x @ y.mT) * self.pairs
+        gram = (x * y).sum(-1)[..., None, None]  # [..., blocks, 1, 1]
+        for before, after_middle in self.halves:
+            blocks = (-1, 2, before.shape[-2])
+            late = x.unflatten(-2, blocks)[..., 1, :, :] * after_middle
+            early = y.unflatten(-2, blocks)[..., 0, :, :] * before
+            pair = gram.unflatten(-3, (-1, 2))
+            top = F.pad(pair[..., 0, :, :], (0, before.shape[-2]))
+            gram = torch.cat([top, torch.cat([late @ early.mT, pair[..., 1, :, :]], -1)], -2)
+        return gram.squeeze(-3)
+
+    def until(self, which: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
+        """For token `here` of chunk `which`, both [points]: the decays from the chunk's start up to it, [points, units,
+        1, 1 or key], and those after each token up to it, 0 for later tokens, [points, units, chunk, 1 or key].
+        """
+        dtype = self.from_start.dtype
+        up_to = self.cumulated[which, :, here].unsqueeze(-2)
+        later = after(here, self.cumulated.shape[-2])[:, None, :, None]
+        between = (up_to - self.cumulated.index_select(0, which)).to(dtype).masked_fill(later, -torch.inf)
+        return up_to.to(dtype).exp(), between.exp()
+
+
+def chunk_decay(log_decay: Tensor) -> ChunkDecay:
+    """The decays inside chunks, from `log_decay` [n, units, chunk, 1 or key]; chunk is a power of two."""
+    dtype = log_decay.dtype
+    cumulated = cumulate(log_decay, -2, dtype)
+    from_start = cumulated.to(dtype).exp()
+    to_end = (cumulated[..., -1:, :] - cumulated).to(dtype).exp()
+    if log_decay.shape[-1] == 1:
+        return ChunkDecay(cumulated, from_start, to_end, pairwise_decay(cumulated.squeeze(-1), dtype), None)
+    halves, half = [], 1
+    while half < log_decay.shape[-2]:
+        sums = cumulated.unflatten(-2, (-1, 2, half))
         middle = sums[..., 0, -1:, :]
-        before = (middle - sums[..., 0, :, :]).to(dtype).exp()
-        after = (sums[..., 1, :, :] - middle).to(dtype).exp()
-        late = x.unflatten(-2, halves)[..., 1, :, :] * after.unsqueeze(-4)  # [..., n_x, blocks, half, key]
-        early = y.unflatten(-2, halves)[..., 0, :, :] * before.unsqueeze(-4)
-        cross = late.movedim(-4, -3).flatten(-3, -2) @ early.movedim(-4, -3).flatten(-3, -2).mT
-        cross = cross.unflatten(-1, (n_y, half)).unflatten(-3, (n_x, half)).transpose(-3, -2)
-        pairs = gram.unflatten(-5, (-1, 2))
-        top = F.pad(pairs[..., 0, :, :, :, :], (0, half))
-        bottom = torch.cat([cross, pairs[..., 1, :, :, :, :]], -1)
-        gram = torch.cat([top, bottom], -2)
+        halves.append(tuple(d.to(dtype).exp() for d in (middle - sums[..., 0, :, :], sums[..., 1, :, :] - middle)))
         half *= 2
-    return gram.squeeze(-5)
+    return ChunkDecay(cumulated, from_start, to_end, None, halves)
+
+
+def by_head(x: Tensor, heads: int, chunk: int, dtype: torch.dtype) -> Tensor:
+    """[batch, time, heads or groups, size] as [n, units, chunk, size], contiguous, so that a chunk is a slice."""
+    x = to_chunks(to_heads(x, heads), chunk, dtype)
+    return x.permute(1, 0, 3, 2, 4).contiguous().flatten(1, 2)
+
+
+def by_time(x: Tensor, batch: int, time: int) -> Tensor:
+    """[n, units, chunk, size] as [batch, time, heads, size], the filling cut off."""
+    return x.unflatten(1, (batch, -1)).permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :time]
+
+
+def carry_across(write: Tensor, decay: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
+    """The carries at each chunk's start and after the last: S_{i+1} = decay_i S_i + write_i, over the first axis."""
+    starts = []
+    for d, w in zip(decay.unbind(0), write.unbind(0), strict=True):
+        starts.append(S)
+        S = torch.addcmul(w, d, S)
+    return torch.stack(starts), S
 
 
 def locate(positions: list[int], chunk: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -83,7 +83,7 @@ def effective_attention(family: Family, signals: Signals) -> Tensor:
     """
     if family.attention is None:
         raise ValueError(
-            f"effective attention was asked for, but the family {family.name!r} has none (its read is not a sum over v); "
+            f"effective attention was asked for, but the family {family.name!r} has none (its read is not linear); "
             "use a gradient of the read with respect to the signals instead"
         )
     return family.attention(signals)
@@ -93,7 +93,7 @@ def attention_by_scan(backend: Backend, signals: Signals, carry: Signals) -> Ten
     """Effective attention of any family whose read is linear in `v`, by scanning one-hot values.
 
     With v_s the s-th unit vector, the read at t *is* the row E[t, :]. `signals.v` [batch, time, heads, value] is
-    replaced, `carry` is an empty carry whose value axis is `time` long. Exact up to rounding, and as fast as one wide scan.
+    replaced, `carry` is an empty carry whose value axis is `time` long. Exact up to rounding.
     """
     batch, time, heads, _ = signals.v.shape
     one_hot = torch.eye(time, dtype=signals.v.dtype, device=signals.v.device)

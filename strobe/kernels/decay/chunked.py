@@ -20,21 +20,23 @@ from torch import Tensor
 
 from strobe.kernels.chunks import (
     after,
+    by_head,
+    by_time,
+    carry_across,
+    chunk_decay,
     chunk_length,
     cumulate,
-    decayed_gram,
     locate,
     pairwise_decay,
     reader_rows,
     to_chunks,
-    to_heads,
     work_dtype,
 )
 from strobe.kernels.decay.reference import DecayCarry, DecaySignals, reference
 from strobe.kernels.scan import Segment
 
-# Of 16, 32, 64, 128 the fastest forward on one CPU thread at 8 heads, key = value = 64, time 512 and 2048 (2.4 and 13 ms;
-# 64: 2.8 and 14 ms), level with 64 in forward plus backward; and a capture costs half of what it does with 64.
+# Of 16, 32, 64, 128 the fastest forward on one CPU thread at 8 heads, key = value = 64, time 512 and 2048 (2.4 and
+# 13 ms; 64: 2.8 and 14 ms), level with 64 in forward plus backward; and a capture costs half of what it does with 64.
 _CHUNK = 32
 
 
@@ -78,60 +80,47 @@ def _per_head(signals: DecaySignals, carry: DecayCarry, positions: list[int], re
     captured = answers = None
     if positions:
         which, here = locate(positions, chunk, v.device)
-        weight = (cumulated[:, which, here].unsqueeze(2) - cumulated[:, which]).to(
-            dtype
-        )  # [batch, points, chunk, heads]
+        # [batch, points, chunk, heads]
+        weight = (cumulated[:, which, here].unsqueeze(2) - cumulated.index_select(1, which)).to(dtype)
         weight = weight.masked_fill(after(here, chunk)[..., None], -torch.inf).exp()
-        writes = (v[:, which] * weight.unsqueeze(-1)).unflatten(3, split).flatten(-2).transpose(2, 3)
-        local = (k[:, which].mT @ writes).unflatten(-1, (split[1], -1))
-        S_at = torch.addcmul(local, from_start[:, which, here].unsqueeze(3), start[:, which])
+        writes = v.index_select(1, which) * weight.unsqueeze(-1)
+        writes = writes.unflatten(3, split).flatten(-2).transpose(2, 3)
+        S_at = (k.index_select(1, which).mT @ writes).unflatten(-1, (split[1], -1))
+        S_at = S_at.addcmul_(from_start[:, which, here].unsqueeze(3), start.index_select(1, which))
         captured = DecayCarry(S_at.transpose(3, 4).flatten(2, 3))
     if readers is not None:
-        u = reader_rows(readers, heads, dtype)  # [n_readers, heads, key]
-        u_k = torch.einsum("rgpk,bngck->bngprc", u.unflatten(1, split), k).flatten(2, 3)
-        inside = (pairs @ (u_k.unsqueeze(-1) * v_head.unsqueeze(3)).transpose(3, 4).flatten(-2)).unflatten(
-            -1, (u.shape[0], -1)
-        )
-        before = torch.einsum("rgpk,bngkpv->bngprv", u.unflatten(1, split), start).flatten(2, 3).unsqueeze(3)
-        answers = inside + before * from_start.flatten(3, 4).transpose(2, 3).unsqueeze(-1)
+        u = reader_rows(readers, heads, dtype).unflatten(1, split)
+        # u^T k_s v_s first, so that the decays between tokens are needed once for all readers
+        u_k = torch.einsum("rgpk,bngck->bngpcr", u, k).flatten(2, 3)
+        inside = pairs @ (u_k.unsqueeze(-1) * v_head.unsqueeze(-2)).flatten(-2)
+        u_start = torch.einsum("rgpk,bngkpv->bngprv", u, start).flatten(2, 3).unsqueeze(3)
+        answers = inside.unflatten(-1, (len(u), -1)) + u_start * from_start.flatten(3, 4).transpose(2, 3).unsqueeze(-1)
         answers = answers.permute(0, 1, 3, 4, 2, 5).flatten(1, 2)[:, :time]
     return Segment(read, DecayCarry(S.transpose(2, 3).flatten(1, 2)), captured, answers)
 
 
 def _per_channel(signals: DecaySignals, carry: DecayCarry, positions: list[int], readers: Tensor | None) -> Segment:
-    """One decay per key channel. Rows of queries: the token's own q, then the readers."""
-    time, heads = signals.v.shape[1], signals.v.shape[2]
+    """One decay per key channel; everything per head, with [n, batch * heads] in front."""
+    batch, time, heads = signals.v.shape[:3]
     dtype = work_dtype(carry.S, signals.v)
     chunk = chunk_length(time, _CHUNK)
-    q, k = (to_chunks(to_heads(x, heads), chunk, dtype).transpose(2, 3) for x in (signals.q, signals.k))
-    v, log_decay = (to_chunks(x, chunk, dtype).transpose(2, 3) for x in (signals.v, signals.log_decay))
-    cumulated = cumulate(log_decay, 3, dtype)  # [batch, n, heads, chunk, key]
-    last = cumulated[..., -1:, :]
-    from_start = cumulated.to(dtype).exp()
+    q, k, v, log_decay = (by_head(x, heads, chunk, dtype) for x in signals)
+    decay = chunk_decay(log_decay)
+    written = (k * decay.to_end).mT @ v
+    start, S = carry_across(written, decay.from_start[:, :, -1, :, None], carry.S.to(dtype).flatten(0, 1))
 
-    written = (k * (last - cumulated).to(dtype).exp()).mT @ v
-    S = carry.S.to(dtype)
-    starts = []
-    for decay, write in zip(from_start[..., -1, :, None].unbind(1), written.unbind(1), strict=True):
-        starts.append(S)
-        S = torch.addcmul(write, decay, S)
-    start = torch.stack(starts, 1)
+    def reads(x: Tensor) -> Tensor:
+        inside = decay.gram(x, k) @ v
+        return inside + (x * decay.from_start) @ start
 
-    rows = q.unsqueeze(3)
-    if readers is not None:
-        u = reader_rows(readers, heads, dtype).transpose(0, 1).unsqueeze(2)  # [heads, n_readers, 1, key]
-        rows = torch.cat([rows, u.expand(*q.shape[:2], *u.shape[:2], chunk, -1)], 3)
-    gram = decayed_gram(rows, k.unsqueeze(3), cumulated).squeeze(4)  # [batch, n, heads, 1 + n_readers, chunk, chunk]
-    before = (rows * from_start.unsqueeze(3)).flatten(3, 4) @ start
-    reads = torch.add(gram.flatten(3, 4) @ v, before).unflatten(3, (-1, chunk))
-    reads = reads.permute(0, 1, 4, 3, 2, 5).flatten(1, 2)[:, :time]  # [batch, time, 1 + n_readers, heads, value]
-
-    captured = None
+    captured = answers = None
     if positions:
         which, here = locate(positions, chunk, v.device)
-        at = cumulated.transpose(2, 3)[:, which, here].unsqueeze(3)  # [batch, points, heads, 1, key]
-        weight = (at - cumulated[:, which]).to(dtype)
-        weight = weight.masked_fill(after(here, chunk)[:, None, :, None], -torch.inf).exp()
-        decay = at.to(dtype).exp().mT
-        captured = DecayCarry(torch.addcmul((k[:, which] * weight).mT @ v[:, which], decay, start[:, which]))
-    return Segment(reads[:, :, 0], DecayCarry(S), captured, None if readers is None else reads[:, :, 1:])
+        from_start, weight = decay.until(which, here)
+        S_at = (k.index_select(0, which) * weight).mT @ v.index_select(0, which)
+        S_at = S_at.addcmul_(from_start.mT, start.index_select(0, which))
+        captured = DecayCarry(S_at.unflatten(1, (batch, heads)).transpose(0, 1))
+    if readers is not None:
+        rows = reader_rows(readers, heads, dtype).repeat(1, batch, 1).unsqueeze(-2)
+        answers = torch.stack([by_time(reads(u.expand_as(q)), batch, time) for u in rows], 2)
+    return Segment(by_time(reads(q), batch, time), DecayCarry(S.unflatten(0, (batch, heads))), captured, answers)

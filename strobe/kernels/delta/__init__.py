@@ -1,4 +1,4 @@
-"""The scan family `delta`: matrix state, decay and a low-rank correction (DeltaNet, Gated DeltaNet, KDA, RWKV-7, ...)."""
+"""The scan family `delta`: matrix state, decay and a low-rank correction (Gated DeltaNet, KDA, RWKV-7, ...)."""
 
 from strobe.kernels.delta.chunked import chunked
 from strobe.kernels.delta.reference import (

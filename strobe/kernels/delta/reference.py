@@ -17,8 +17,8 @@ Members (their key k', normalised; beta in (0, 1); the decay):
 - DeltaProduct (Siems et al., 2025, arXiv:2502.10297): n_h of these tokens for each real one, log_decay = 0 but for the
   first, the read taken after the last.
 
-Shape letters: batch, time, groups (head h belongs to group h // (heads / groups)), heads, key, value. Carry hooks hold S
-as it crosses to the next token: decayed, corrected and written by token t.
+Shape letters: batch, time, groups (head h belongs to group h // (heads / groups)), heads, key, value. Carry hooks hold
+S as it crosses to the next token: decayed, corrected and written by token t.
 """
 
 from typing import NamedTuple
