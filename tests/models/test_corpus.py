@@ -130,13 +130,18 @@ def test_a_second_build_reads_the_cache_and_another_content_does_not(corpus, sou
     assert [p.name for p in corpus.folder.parent.iterdir()] == [corpus.folder.name], (
         "a temporary folder was left behind"
     )
-    changed = tmp_path / "changed"
-    (changed / "json").mkdir(parents=True)
+    copy = tmp_path / "copy"
+    (copy / "json").mkdir(parents=True)
     for file in (source / "json").glob("*.py"):
-        (changed / "json" / file.name).write_bytes(file.read_bytes() + b"\n")
-    with_ours = PythonCorpus.build(source=changed, tokenizer=corpus.tokenizer_path, cache=tmp_path)
-    assert with_ours.digest != corpus.digest and with_ours.folder.name != corpus.folder.name
-    assert with_ours.tokenizer_path.read_text() == corpus.tokenizer_path.read_text()
+        (copy / "json" / file.name).write_bytes(file.read_bytes())
+    options = {"source": copy, "tokenizer": corpus.tokenizer_path, "cache": tmp_path}
+    before = PythonCorpus.build(**options)
+    assert before.tokenizer_path.read_text() == corpus.tokenizer_path.read_text()
+    (copy / "json" / "__init__.py").write_bytes((source / "json" / "__init__.py").read_bytes() + b"\n")
+    after = PythonCorpus.build(**options)
+    assert after.digest != before.digest and after.folder != before.folder
+    split = split_of("json/__init__.py")
+    assert after.n_bytes(split) == before.n_bytes(split) + 1
 
 
 def test_the_cache_folder_follows_the_user(monkeypatch, source, tmp_path):
