@@ -153,6 +153,15 @@ def reader_rows(readers: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
     return u.unsqueeze(1).expand(-1, heads, -1) if u.ndim == 2 else u
 
 
+def heads_per_group(heads: int, groups: int) -> int:
+    """How many heads share one q and k. Raises ValueError where `groups` does not divide `heads`."""
+    if heads % groups:
+        raise ValueError(
+            f"{groups} groups cannot share {heads} heads; give q, k or b a number of groups that divides it"
+        )
+    return heads // groups
+
+
 def to_heads(x: Tensor, heads: int) -> Tensor:
     """[..., groups, key] with each group repeated for its heads: [..., heads, key]."""
-    return x if x.shape[-2] == heads else x.repeat_interleave(heads // x.shape[-2], -2)
+    return x if x.shape[-2] == heads else x.repeat_interleave(heads_per_group(heads, x.shape[-2]), -2)

@@ -1,6 +1,6 @@
 """The scan family `decay`: matrix state, decay per head or per key channel (RetNet, Mamba-2, GLA, mLSTM, ...)."""
 
-from strobe.kernels.decay.chunked import chunked
+from strobe.kernels.decay.chunked import attention, chunked
 from strobe.kernels.decay.reference import (
     DecayCarry,
     DecaySignals,
@@ -10,6 +10,7 @@ from strobe.kernels.decay.reference import (
     reader,
     reference,
     step,
+    transition,
 )
 from strobe.kernels.scan import Family
 
@@ -22,4 +23,6 @@ DECAY = Family(
     reader=reader,
     hold=hold,
     backends={"reference": reference, "chunked": chunked},
+    transition=transition,
+    attention=attention,
 )

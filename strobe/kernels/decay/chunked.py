@@ -26,6 +26,7 @@ from strobe.kernels.chunks import (
     chunk_decay,
     chunk_length,
     cumulate,
+    heads_per_group,
     locate,
     pairwise_decay,
     reader_rows,
@@ -49,11 +50,21 @@ def chunked(signals: DecaySignals, carry: DecayCarry, positions: list[int], read
         return run(signals, carry, positions, readers)
 
 
+def attention(signals: DecaySignals) -> Tensor:
+    """Effective attention E[t, s] = q_t . (decays after s up to t) k_s: [batch, heads, time, time], in closed form."""
+    batch, time, heads = signals.v.shape[:3]
+    log_decay = signals.log_decay.unsqueeze(-1) if signals.log_decay.ndim == 3 else signals.log_decay
+    with torch.autocast(signals.v.device.type, enabled=False):
+        whole = chunk_length(time, 1 << time.bit_length())
+        q, k, log_decay = (by_head(x, heads, whole, work_dtype(signals.v)) for x in (signals.q, signals.k, log_decay))
+        return chunk_decay(log_decay).gram(q, k)[0].unflatten(0, (batch, heads))[..., :time, :time]
+
+
 def _per_head(signals: DecaySignals, carry: DecayCarry, positions: list[int], readers: Tensor | None) -> Segment:
     """One decay per head: q and k stay per group, so that q k^T is computed once for all heads of a group."""
     time, heads, groups = signals.v.shape[1], signals.v.shape[2], signals.q.shape[2]
     dtype = work_dtype(carry.S, signals.v)
-    chunk, split = chunk_length(time, _CHUNK), (groups, heads // groups)
+    chunk, split = chunk_length(time, _CHUNK), (groups, heads_per_group(heads, groups))
     q, k, v, log_decay = (to_chunks(x, chunk, dtype) for x in signals)  # [batch, n, chunk, ...]
     q, k = q.transpose(2, 3), k.transpose(2, 3)  # [batch, n, groups, chunk, key]
     cumulated = cumulate(log_decay, 2, dtype)  # [batch, n, chunk, heads]
@@ -80,7 +91,7 @@ def _per_head(signals: DecaySignals, carry: DecayCarry, positions: list[int], re
     captured = answers = None
     if positions:
         which, here = locate(positions, chunk, v.device)
-        # [batch, points, chunk, heads]
+        # axes: batch, points, chunk, heads
         weight = (cumulated[:, which, here].unsqueeze(2) - cumulated.index_select(1, which)).to(dtype)
         weight = weight.masked_fill(after(here, chunk)[..., None], -torch.inf).exp()
         writes = v.index_select(1, which) * weight.unsqueeze(-1)

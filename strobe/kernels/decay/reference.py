@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from strobe.kernels.chunks import to_heads, work_dtype
+from strobe.kernels.linear import Transition
 from strobe.kernels.reference import loop
 
 
@@ -82,6 +83,15 @@ def hold(signals: DecaySignals, mask: Tensor) -> DecaySignals:
     gone = ~mask[..., None, None]
     log_decay = signals.log_decay.masked_fill(gone[..., 0] if signals.log_decay.ndim == 3 else gone, 0)
     return signals._replace(k=signals.k.masked_fill(gone, 0), v=signals.v.masked_fill(gone, 0), log_decay=log_decay)
+
+
+def transition(signals: DecaySignals) -> Transition:
+    """A_t = diag(alpha_t) and B_t = k_t v_t^T; see `strobe.kernels.linear`."""
+    dtype, heads = work_dtype(signals.v), signals.v.shape[-2]
+    _, k, v, log_decay = (x.to(dtype) for x in signals)
+    per_channel = log_decay.ndim == v.ndim
+    alpha = log_decay.exp().unsqueeze(-1) if per_channel else log_decay.exp()[..., None, None]
+    return Transition(decay=alpha, value=v, key=to_heads(k, heads))
 
 
 def random_signals(

@@ -1,6 +1,6 @@
 """The scan family `delta`: matrix state, decay and a low-rank correction (Gated DeltaNet, KDA, RWKV-7, ...)."""
 
-from strobe.kernels.delta.chunked import chunked
+from strobe.kernels.delta.chunked import attention, chunked
 from strobe.kernels.delta.reference import (
     DeltaCarry,
     DeltaSignals,
@@ -10,6 +10,7 @@ from strobe.kernels.delta.reference import (
     reader,
     reference,
     step,
+    transition,
 )
 from strobe.kernels.scan import Family
 
@@ -22,4 +23,6 @@ DELTA = Family(
     reader=reader,
     hold=hold,
     backends={"reference": reference, "chunked": chunked},
+    transition=transition,
+    attention=attention,
 )

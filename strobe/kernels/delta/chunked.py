@@ -28,6 +28,7 @@ from torch import Tensor
 
 from strobe.kernels.chunks import by_head, by_time, chunk_decay, chunk_length, locate, reader_rows, work_dtype
 from strobe.kernels.delta.reference import DeltaCarry, DeltaSignals, reference
+from strobe.kernels.linear import attention_by_scan
 from strobe.kernels.scan import Segment
 
 # Of 16, 32 and 64 the fastest on one CPU thread, forward and backward, at 8 heads, key = value = 32 and 64, time 512
@@ -43,6 +44,13 @@ def chunked(signals: DeltaSignals, carry: DeltaCarry, positions: list[int], read
         return _run(signals, carry, positions, readers)
 
 
+def attention(signals: DeltaSignals) -> Tensor:
+    """Effective attention [batch, heads, time, time], by scanning one-hot values; see `strobe.kernels.linear`."""
+    (batch, time, heads), key = signals.v.shape[:3], signals.k.shape[-1]
+    S = torch.zeros(batch, heads, key, time, dtype=work_dtype(signals.v), device=signals.v.device)
+    return attention_by_scan(chunked, signals, DeltaCarry(S))
+
+
 def _run(signals: DeltaSignals, carry: DeltaCarry, positions: list[int], readers: Tensor | None) -> Segment:
     batch, time, heads = signals.v.shape[:3]
     dtype = work_dtype(carry.S, signals.v)
@@ -53,7 +61,7 @@ def _run(signals: DeltaSignals, carry: DeltaCarry, positions: list[int], readers
 
     # `erase` is what the answers W are written along; for the delta rule k, with the sign on the other side.
     rule = signals.a is None
-    erase = k if rule else by_head(signals.a, heads, chunk, dtype)
+    erase = k if signals.a is None else by_head(signals.a, heads, chunk, dtype)
     system = decay.gram(b, erase if rule else -erase)
     one = torch.eye(chunk, dtype=dtype, device=v.device)
     inverse = torch.linalg.solve_triangular(system, one, upper=False, unitriangular=True)
@@ -68,7 +76,7 @@ def _run(signals: DeltaSignals, carry: DeltaCarry, positions: list[int], readers
     for i, (w_0, w_1, e, d) in enumerate(zip(*(x.unbind(0) for x in (known, asked, erase_end, across)), strict=True)):
         starts.append(S)
         answered.append(torch.baddbmm(w_0, w_1, S, alpha=-1 if rule else 1))
-        S = torch.baddbmm(d * S if rule else torch.addcmul(written[i], d, S), e, answered[-1])
+        S = torch.baddbmm(d * S if written is None else torch.addcmul(written[i], d, S), e, answered[-1])
     start, W = torch.stack(starts), torch.stack(answered)
 
     def reads(x: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from strobe.kernels.chunks import to_heads, work_dtype
+from strobe.kernels.linear import Transition
 from strobe.kernels.reference import loop
 
 
@@ -67,13 +68,13 @@ def step(signals: DeltaSignals, carry: DeltaCarry) -> tuple[DeltaCarry, Tensor]:
     Written with products and sums, which autocast leaves in float32, instead of matrix products, which it does not.
     """
     dtype, heads = work_dtype(carry.S, signals.v), signals.v.shape[-2]
-    q, k, v, log_decay, a, b = (None if x is None else x.to(dtype) for x in signals)
+    q, k, v, log_decay, b = (x.to(dtype) for x in (signals.q, signals.k, signals.v, signals.log_decay, signals.b))
     decayed = log_decay.exp().reshape(*log_decay.shape[:2], -1, 1) * carry.S.to(dtype)
     answer = (decayed * to_heads(b, heads).unsqueeze(-1)).sum(-2, keepdim=True)
-    if a is None:
+    if signals.a is None:
         S = decayed + k.unsqueeze(-1) * (v.unsqueeze(-2) - answer)
     else:
-        S = decayed + a.unsqueeze(-1) * answer + k.unsqueeze(-1) * v.unsqueeze(-2)
+        S = decayed + signals.a.to(dtype).unsqueeze(-1) * answer + k.unsqueeze(-1) * v.unsqueeze(-2)
     return DeltaCarry(S), (S * to_heads(q, heads).unsqueeze(-1)).sum(-2)
 
 
@@ -96,6 +97,16 @@ def hold(signals: DeltaSignals, mask: Tensor) -> DeltaSignals:
         a=None if signals.a is None else signals.a.masked_fill(gone, 0),
         b=signals.b.masked_fill(gone, 0),
     )
+
+
+def transition(signals: DeltaSignals) -> Transition:
+    """A_t = (I + a_t b_t^T) diag(alpha_t) and B_t = k_t v_t^T; see `strobe.kernels.linear`."""
+    dtype, heads = work_dtype(signals.v), signals.v.shape[-2]
+    k, v, log_decay, b = (x.to(dtype) for x in (signals.k, signals.v, signals.log_decay, signals.b))
+    per_channel = log_decay.ndim == v.ndim
+    alpha = log_decay.exp().unsqueeze(-1) if per_channel else log_decay.exp()[..., None, None]
+    left = -k if signals.a is None else signals.a.to(dtype)
+    return Transition(decay=alpha, value=v, key=k, left=left.unsqueeze(-1), right=to_heads(b, heads).unsqueeze(-1))
 
 
 def random_signals(
