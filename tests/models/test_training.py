@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from math import cos, log, pi
 from pathlib import Path
@@ -95,14 +96,17 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
     import strobe
 
     environment = {**os.environ, "PYTHONPATH": str(Path(strobe.__file__).parents[1])}
-    children = {
-        when: subprocess.Popen([sys.executable, __file__, str(tmp_path / when), when], env=environment)
-        for when in ("updating", "writing")
-    }
-    whole, uninterrupted = _run(tmp_path / "whole", KILLED, dropout=0.2)
+    with ExitStack() as stack:
+        children = {
+            when: stack.enter_context(
+                subprocess.Popen([sys.executable, __file__, str(tmp_path / when), when], env=environment)
+            )
+            for when in ("updating", "writing")
+        }
+        whole, uninterrupted = _run(tmp_path / "whole", KILLED, dropout=0.2)
     assert uninterrupted.resumed_from is None and len(uninterrupted.losses) == KILLED.steps
     for when, child in children.items():
-        assert child.wait(timeout=120) == -signal.SIGKILL
+        assert child.returncode == -signal.SIGKILL
         resumed, report = _run(tmp_path / when, KILLED, dropout=0.2)
         assert report.resumed_from == 5 and report.losses == uninterrupted.losses
         assert _same(resumed, whole)
@@ -345,7 +349,12 @@ def test_evaluations_are_at_the_steps_asked_for_and_in_evaluation_mode(tmp_path)
         modes.append((model.training, torch.is_grad_enabled()))
         return {"bits": float(len(modes))}
 
-    report = _run(tmp_path, replace(CONFIG, eval_every=5), evaluate=evaluate)[1]
+    def evaluate_and_draw(model):
+        torch.rand(1)
+        return evaluate(model)
+
+    model, report = _run(tmp_path / "a", replace(CONFIG, eval_every=5), dropout=0.2, evaluate=evaluate_and_draw)
+    assert _same(model, _run(tmp_path / "b", dropout=0.2)[0]), "an evaluation moved the training"
     assert report.evaluations == ((5, {"bits": 1.0}), (10, {"bits": 2.0}), (12, {"bits": 3.0}))
     assert modes == [(False, False)] * 3
     assert report.tokens == 12 * 4 * 10 and report.tokens_per_second == report.tokens / report.seconds

@@ -158,7 +158,8 @@ class _Run:
             return
         self.model.eval()
         try:
-            with torch.no_grad():
+            # Numbers drawn by an evaluation must not move those of the training.
+            with torch.no_grad(), _own_generators():
                 value = evaluate(self.model)
         finally:
             self.model.train()
@@ -219,13 +220,17 @@ class _Run:
 def _surroundings(model: nn.Module, config: TrainingConfig):
     """Training mode, the number of threads and torch's generators, put back as they were."""
     threads, was_training = torch.get_num_threads(), model.training
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     model.train()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     try:
-        with torch.random.fork_rng(devices=devices):
+        with _own_generators():
             yield
     finally:
         torch.set_num_threads(threads)
         model.train(was_training)
+
+
+def _own_generators():
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    return torch.random.fork_rng(devices=list(devices))
