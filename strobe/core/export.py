@@ -92,7 +92,6 @@ def _html(fig: Any, width: int | None, height: int | None) -> str:
     config = {
         "displaylogo": False,
         "showSendToCloud": False,
-        "plotlyServerURL": "",
         "toImageButtonOptions": {"format": "svg"},
     }
     return pio.to_html(sized, include_plotlyjs=True, include_mathjax=False, full_html=True, config=config)

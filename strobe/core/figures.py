@@ -27,13 +27,13 @@ CONTROL_COLOR = "#8A8F98"
 SEQUENTIAL = "Cividis"
 # For entropy and other measures of doubt: sure cells are light.
 SEQUENTIAL_REVERSED = "Cividis_r"
-# Blue below, white at zero, vermilion above.
+# Blue below, white at zero, vermilion above; equally light on both sides, so that neither sign looks larger.
 DIVERGING: tuple[tuple[float, str], ...] = (
-    (0.0, "#00466E"),
-    (0.25, "#4C9CC9"),
+    (0.0, "#005280"),
+    (0.25, "#5EA6CE"),
     (0.5, "#FFFFFF"),
-    (0.75, "#E8894A"),
-    (1.0, "#9C3A00"),
+    (0.75, "#E08943"),
+    (1.0, "#813900"),
 )
 
 # Quoted, because a part of a name may not begin with a digit: without quotes a browser drops the whole list.

@@ -17,6 +17,9 @@ from strobe.core.result import Result, _as_record, result_class
 # Of the file itself; what the fields of a class mean is its own `version`.
 FORMAT = 1
 
+# The safetensors metadata that holds everything but the arrays.
+_ENTRY = "strobe"
+
 # safetensors does not read a longer header.
 _MAX_HEADER = 90_000_000
 
@@ -28,21 +31,24 @@ def write(result: Result, path: str | Path) -> Path:
     arrays: dict[str, np.ndarray] = {}
     name = type(result).__name__
     values = {k: codec.encode(v, k, arrays, _as_record) for k, v in result._values().items()}
-    header = {
-        "strobe": "result",
-        "format": str(FORMAT),
-        "class": name,
-        "module": type(result).__module__,
-        "version": str(type(result).version),
-        "fields": codec.dumps(values),
-    }
-    if (size := len(header["fields"])) > _MAX_HEADER:
+    # One entry: safetensors writes several in any order, and the same result should be the same bytes.
+    header = codec.dumps(
+        {
+            "kind": "result",
+            "format": FORMAT,
+            "class": name,
+            "module": type(result).__module__,
+            "version": type(result).version,
+            "fields": values,
+        }
+    )
+    if (size := len(header)) > _MAX_HEADER:
         raise ValueError(
             f"the text fields of {name} take {size} bytes, and {_MAX_HEADER} can be kept; keep long ones as arrays"
         )
     path = Path(path)
     with replacing(path) as temporary:
-        save_file(arrays, temporary, metadata=header)
+        save_file(arrays, temporary, metadata={_ENTRY: header})
     return path
 
 
@@ -51,20 +57,20 @@ def read(path: str | Path, wanted: type[Result] | None) -> Result:
     path = Path(path)
     asked = f"loading {wanted.__name__ if wanted else 'a result'} from {path}"
     header, arrays = _open(path, asked)
-    if header.get("strobe") != "result":
+    if header.get("kind") != "result":
         raise ResultFileError(
             f"{asked}: this safetensors file is not a saved result (its header does not say so); "
             "weights are loaded with strobe.load, a lens with the fitter that saved it"
         )
-    if int(header["format"]) > FORMAT:
-        raise ResultFileError(_newer(asked, "file format", int(header["format"]), FORMAT))
+    if header["format"] > FORMAT:
+        raise ResultFileError(_newer(asked, "file format", header["format"], FORMAT))
     cls = _class(header, asked)
     if wanted is not None and not issubclass(cls, wanted):
         raise ResultFileError(
             f"{asked}: the file holds a {cls.__name__}; use {cls.__name__}.load, or load_result for any class"
         )
-    if int(header["version"]) > cls.version:
-        raise ResultFileError(_newer(asked, cls.__name__, int(header["version"]), cls.version))
+    if header["version"] > cls.version:
+        raise ResultFileError(_newer(asked, cls.__name__, header["version"], cls.version))
 
     def build(kind: str, values: dict[str, Any]) -> Any:
         if kind == "Provenance":
@@ -77,7 +83,7 @@ def read(path: str | Path, wanted: type[Result] | None) -> Result:
         return _make(nested, values, asked)
 
     try:
-        values = codec.decode(json.loads(header["fields"]), arrays, build)
+        values = codec.decode(header["fields"], arrays, build)
     except (ValueError, KeyError) as error:
         if isinstance(error, ResultFileError):
             raise
@@ -85,7 +91,7 @@ def read(path: str | Path, wanted: type[Result] | None) -> Result:
     return _make(cls, values, asked)
 
 
-def _open(path: Path, asked: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+def _open(path: Path, asked: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.exists():
@@ -95,7 +101,8 @@ def _open(path: Path, asked: str) -> tuple[dict[str, str], dict[str, np.ndarray]
     size = path.stat().st_size
     try:
         with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise ResultFileError(
             f"{asked}: its {size} bytes are not a whole safetensors file ({error}); "
@@ -103,7 +110,7 @@ def _open(path: Path, asked: str) -> tuple[dict[str, str], dict[str, np.ndarray]
         ) from error
 
 
-def _class(header: dict[str, str], asked: str) -> type[Result]:
+def _class(header: dict[str, Any], asked: str) -> type[Result]:
     name, module = header["class"], header["module"]
     if (cls := result_class(name)) is None and module.partition(".")[0] == "strobe":
         # The class is ours and its module has not been imported yet. A file must not choose what else is imported.

@@ -5,7 +5,9 @@ import pytest
 from strobe.core import errors
 from strobe.core.errors import did_you_mean, nearest
 
-NAMES = [f"blocks.{i}.{point}" for i in range(12) for point in ("hook_resid_pre", "hook_resid_post", "mixer.hook_state")]
+NAMES = [
+    f"blocks.{i}.{point}" for i in range(12) for point in ("hook_resid_pre", "hook_resid_post", "mixer.hook_state")
+]
 
 
 @pytest.mark.parametrize(
