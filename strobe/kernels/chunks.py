@@ -64,7 +64,7 @@ class ChunkDecay(NamedTuple):
     """[n, units, chunk, 1 or key], after the token up to the chunk's last"""
     pairs: Tensor | None
     """D [n, units, chunk (t), chunk (s)], one decay per head"""
-    halves: list[tuple[Tensor, Tensor]] | None
+    halves: list[tuple[Tensor, Tensor]]
     """One decay per key channel: for blocks of 2, 4, ... tokens, the decays after each token of the first half up to
     its end, and from the middle up to each token of the second half: each [n, units, blocks, half, key]"""
 
@@ -76,7 +76,7 @@ class ChunkDecay(NamedTuple):
         block, y_s taking the decays before the middle and x_t those after it. Neither can overflow, as e^{-G_s} of the
         usual factoring can, and each level is one batched matrix product.
         """
-        if self.halves is None:
+        if self.pairs is not None:
             return (x @ y.mT) * self.pairs
         gram = (x * y).sum(-1)[..., None, None]  # [..., blocks, 1, 1]
         for before, after_middle in self.halves:
@@ -106,12 +106,13 @@ def chunk_decay(log_decay: Tensor) -> ChunkDecay:
     from_start = cumulated.to(dtype).exp()
     to_end = (cumulated[..., -1:, :] - cumulated).to(dtype).exp()
     if log_decay.shape[-1] == 1:
-        return ChunkDecay(cumulated, from_start, to_end, pairwise_decay(cumulated.squeeze(-1), dtype), None)
+        return ChunkDecay(cumulated, from_start, to_end, pairwise_decay(cumulated.squeeze(-1), dtype), [])
     halves, half = [], 1
     while half < log_decay.shape[-2]:
         sums = cumulated.unflatten(-2, (-1, 2, half))
         middle = sums[..., 0, -1:, :]
-        halves.append(tuple(d.to(dtype).exp() for d in (middle - sums[..., 0, :, :], sums[..., 1, :, :] - middle)))
+        before, after_middle = middle - sums[..., 0, :, :], sums[..., 1, :, :] - middle
+        halves.append((before.to(dtype).exp(), after_middle.to(dtype).exp()))
         half *= 2
     return ChunkDecay(cumulated, from_start, to_end, None, halves)
 

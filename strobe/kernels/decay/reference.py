@@ -80,7 +80,7 @@ def reader(carry: DecayCarry, readers: Tensor) -> Tensor:
 
 def hold(signals: DecaySignals, mask: Tensor) -> DecaySignals:
     """Signals under which S passes unchanged where ``mask`` [batch, time] is False: no decay and no write."""
-    gone = ~mask[..., None, None]
+    gone = ~mask.bool()[..., None, None]
     log_decay = signals.log_decay.masked_fill(gone[..., 0] if signals.log_decay.ndim == 3 else gone, 0)
     return signals._replace(k=signals.k.masked_fill(gone, 0), v=signals.v.masked_fill(gone, 0), log_decay=log_decay)
 

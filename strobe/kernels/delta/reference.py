@@ -89,7 +89,7 @@ def reader(carry: DeltaCarry, readers: Tensor) -> Tensor:
 
 def hold(signals: DeltaSignals, mask: Tensor) -> DeltaSignals:
     """Signals under which S passes unchanged where ``mask`` [batch, time] is False: no decay, correction or write."""
-    gone = ~mask[..., None, None]
+    gone = ~mask.bool()[..., None, None]
     return signals._replace(
         k=signals.k.masked_fill(gone, 0),
         v=signals.v.masked_fill(gone, 0),
@@ -137,13 +137,10 @@ def random_signals(
     q, v = normal(batch, time, groups, key), normal(batch, time, heads, value)
     strength = torch.rand(batch, time, heads, 1, generator=g, dtype=torch.float64)
     log_decay = -torch.rand(*((batch, time, heads, key) if per_channel else (batch, time, heads)), generator=g).double()
-    if delta_rule:
-        b = unit(batch, time, groups, key)
-        k, a = strength * to_heads(b, heads), None
-    else:
-        b = unit(batch, time, groups, key)
-        k, a = normal(batch, time, heads, key), strength * unit(batch, time, heads, key)
-    return DeltaSignals(*(None if x is None else x.to(dtype) for x in (q, k, v, log_decay, a, b)))
+    b = unit(batch, time, groups, key)
+    k = strength * to_heads(b, heads) if delta_rule else normal(batch, time, heads, key)
+    a = None if delta_rule else (strength * unit(batch, time, heads, key)).to(dtype)
+    return DeltaSignals(q.to(dtype), k.to(dtype), v.to(dtype), log_decay.to(dtype), a, b.to(dtype))
 
 
 reference = loop(step, reader)
