@@ -37,7 +37,7 @@ def diagonal_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
     a, b, h0 = a.to(dtype).expand(*a.shape[:1], b.shape[1], *a.shape[2:]), b.to(dtype), h0.to(dtype)
     if b.shape[1] == 1:
         return torch.addcmul(b, a, h0.unsqueeze(1))
-    return _DiagonalScan.apply(a, b, h0)  # pyright: ignore[reportReturnType]
+    return _DiagonalScan.apply(a, b, h0, False)  # pyright: ignore[reportReturnType]
 
 
 def blocked(time: int, slab_bytes: int) -> bool:
@@ -60,34 +60,50 @@ def _broadcasts(a: Tensor, b: Tensor) -> bool:
 
 
 class _DiagonalScan(torch.autograd.Function):
+    """The recurrence from the first token to the last or, where `reverse`, h_t = a_t h_{t+1} + b_t from the last."""
+
     @staticmethod
-    def forward(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-        return _two_level(a, b, h0) if blocked(b.shape[1], h0.numel() * h0.element_size()) else _in_place(a, b, h0)
+    def forward(a: Tensor, b: Tensor, h0: Tensor, reverse: bool) -> Tensor:
+        if not blocked(b.shape[1], h0.numel() * h0.element_size()):
+            return _in_place(a, b, h0, reverse)
+        return _two_level(a.flip(1), b.flip(1), h0).flip(1) if reverse else _two_level(a, b, h0)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        a, _, h0 = inputs
+        a, _, h0, ctx.reverse = inputs
         ctx.save_for_backward(a, h0, output)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        # G_t = dL/dh_t over all paths obeys G_t = grad_t + conj(a_{t+1}) G_{t+1}: the recurrence, backwards in time.
+        # G_t = dL/dh_t over all paths obeys G_t = grad_t + conj(a_{t+1}) G_{t+1}: the recurrence, the other way round.
         a, h0, h = ctx.saved_tensors
-        after = torch.cat([a[:, 1:], torch.zeros_like(a[:, :1])], 1).conj()
-        total = diagonal_scan(after.flip(1), grad.flip(1), torch.zeros_like(h0)).flip(1)
-        before = torch.cat([h0.unsqueeze(1), h[:, :-1]], 1)
-        need_a, _, need_h0 = ctx.needs_input_grad
+        first, others, last, earlier = slice(0, 1), slice(1, None), slice(-1, None), slice(None, -1)
+        if ctx.reverse:
+            first, others, last, earlier = last, earlier, first, others
+        end = grad[:, last]
+        if h.shape[1] > 1:
+            total = _DiagonalScan.apply(a[:, others].conj(), grad[:, earlier], end.squeeze(1), not ctx.reverse)
+            total, before = _in_order(total, end, ctx.reverse), _in_order(h0.unsqueeze(1), h[:, earlier], ctx.reverse)
+        else:
+            total, before = end, h0.unsqueeze(1)
+        need_a, _, need_h0, _ = ctx.needs_input_grad
         return (
             (total * before.conj()).sum_to_size(a.shape) if need_a else None,
             total,
-            a[:, 0].conj() * total[:, 0] if need_h0 else None,
+            (a[:, first].conj() * total[:, first]).squeeze(1) if need_h0 else None,
+            None,
         )
 
 
-def _in_place(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+def _in_order(earlier: Tensor, later: Tensor, reverse: bool) -> Tensor:
+    return torch.cat([later, earlier] if reverse else [earlier, later], 1)
+
+
+def _in_place(a: Tensor, b: Tensor, h0: Tensor, reverse: bool = False) -> Tensor:
     h = torch.empty_like(b, memory_format=torch.contiguous_format)
+    tokens = list(zip(a.unbind(1), b.unbind(1), h.unbind(1), strict=True))
     previous = h0
-    for a_t, b_t, h_t in zip(a.unbind(1), b.unbind(1), h.unbind(1), strict=True):
+    for a_t, b_t, h_t in reversed(tokens) if reverse else tokens:
         torch.addcmul(b_t, a_t, previous, out=h_t)
         previous = h_t
     return h

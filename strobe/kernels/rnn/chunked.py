@@ -4,6 +4,8 @@ The kernels return h for all tokens and the last c. A captured h is a row of the
 the call at the positions when these are few, else from `lstm_trace`. Padding: see `strobe.kernels.rnn.compaction`.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -75,14 +77,14 @@ def _lstm_call(signals: LSTMSignals, x: Tensor, carry: LSTMCarry) -> tuple[Tenso
 
 
 def _lstm_in_pieces(signals: LSTMSignals, carry: LSTMCarry, positions: list[int], readers: Tensor | None) -> Segment:
-    reads, kept, start = [], [], 0
-    for stop in [*(p + 1 for p in positions), signals.x.shape[1]]:
-        if stop > start:
-            read, carry = _lstm_call(signals, signals.x[:, start:stop], carry)
+    ends = [0, *(p + 1 for p in positions), signals.x.shape[1]]
+    reads, kept = [], []
+    for x in signals.x.split([stop - start for start, stop in pairwise(ends)], 1):
+        if x.shape[1]:
+            read, carry = _lstm_call(signals, x, carry)
             reads.append(read)
         if len(kept) < len(positions):
             kept.append(carry)
-        start = stop
     captured = LSTMCarry(*(torch.stack(x, 1) for x in zip(*kept, strict=True))) if kept else None
     return _segment(reads[0] if len(reads) == 1 else torch.cat(reads, 1), carry, captured, readers)
 

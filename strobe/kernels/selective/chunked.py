@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from strobe.kernels.chunks import work_dtype
 from strobe.kernels.scan import Segment
-from strobe.kernels.selective.reference import SelectiveCarry, SelectiveSignals, step, work_dtype
+from strobe.kernels.selective.reference import SelectiveCarry, SelectiveSignals, step
 
 # Bytes of one block's states: two such buffers stay in a core's cache. Measured; flat from half to twice this.
 BLOCK_BYTES = 512 * 1024
@@ -24,7 +25,7 @@ def run(signals: SelectiveSignals, carry: SelectiveCarry, positions: list[int], 
     per_channel = readers is not None and readers.ndim == 3
     if signals.x.shape[1] == 1 and readers is None:
         return _one_token(signals, carry, positions)
-    dtype = work_dtype(signals)
+    dtype = work_dtype(*signals)
     x, delta, B, C, A = (s.to(dtype) for s in signals)
     queries = C.unsqueeze(2)
     if readers is not None and not per_channel:

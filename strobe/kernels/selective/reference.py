@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from strobe.kernels.chunks import work_dtype
 from strobe.kernels.diagonal.recurrence import diagonal_scan
 from strobe.kernels.linear import Transition
 
@@ -26,7 +27,7 @@ class SelectiveCarry(NamedTuple):
 
 
 class SelectiveSignals(NamedTuple):
-    """`A` (negative) is a constant; the scan computes and returns in the dtype all of these promote to."""
+    """`A` (negative) is a constant. Computed and returned in the widest dtype given, at least float32."""
 
     x: Float[Tensor, "batch time channels"]
     delta: Float[Tensor, "batch time channels"]
@@ -35,22 +36,14 @@ class SelectiveSignals(NamedTuple):
     A: Float[Tensor, "channels state"]
 
 
-def work_dtype(signals: SelectiveSignals) -> torch.dtype:
-    """The dtype that all signals promote to."""
-    dtype = signals.x.dtype
-    for x in signals:
-        dtype = torch.promote_types(dtype, x.dtype)
-    return dtype
-
-
 def init_carry(signals: SelectiveSignals) -> SelectiveCarry:
     """h_0 = 0."""
-    return SelectiveCarry(signals.A.new_zeros(signals.x.shape[0], *signals.A.shape, dtype=work_dtype(signals)))
+    return SelectiveCarry(signals.A.new_zeros(signals.x.shape[0], *signals.A.shape, dtype=work_dtype(*signals)))
 
 
 def step(signals: SelectiveSignals, carry: SelectiveCarry) -> tuple[SelectiveCarry, Tensor]:
     """One token: `x`, `delta` [batch, channels], `B`, `C` [batch, state]; the read is y_t [batch, channels]."""
-    x, delta, B, C, A = (s.to(work_dtype(signals)) for s in signals)
+    x, delta, B, C, A = (s.to(work_dtype(*signals)) for s in signals)
     h = torch.exp(delta.unsqueeze(-1) * A) * carry.h + (delta * x).unsqueeze(-1) * B.unsqueeze(-2)
     return SelectiveCarry(h), (h * C.unsqueeze(-2)).sum(-1)
 
@@ -83,7 +76,7 @@ def attention(signals: SelectiveSignals) -> Tensor:
     some channels only, give signals with only these (`x`, `delta` [..., chosen], `A` [chosen, state]).
     """
     batch, time, channels = signals.x.shape
-    unit = torch.eye(time, dtype=work_dtype(signals), device=signals.x.device)[:, None]
+    unit = torch.eye(time, dtype=work_dtype(*signals), device=signals.x.device)[:, None]
     start = unit.new_zeros(batch, channels, time)
     total: Tensor | float = 0.0
     for n in range(signals.A.shape[1]):
