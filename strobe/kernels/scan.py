@@ -1,0 +1,199 @@
+"""The scan contract: one function that runs any recurrence, shows any carry on the way, and lets you change it.
+
+A family of recurrences says how one token changes its carry (`Family.step`, the definition) and offers backends that
+do the same for a whole sequence. Everything else is here, once: positions, edits, readers, masks, choosing a backend.
+
+Words. The *carry* at position t crosses from token t to token t+1: it is taken after t was written, so an edit of it
+changes what later tokens see and never token t's own read. A *read* is what the scan returns for each token.
+A *capture* asks for the carry at some positions. A *reader* is a constant vector in the query slot: its answer at
+every token costs about one more query, and the carry itself is never materialised.
+
+Shape letters: batch, time; the rest is the family's.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from strobe.kernels.edits import Edit, apply_edit, edits_by_position
+from strobe.kernels.positions import Positions, resolve_positions
+
+Carry = Any
+"""A NamedTuple of tensors [batch, ...]; the first field is the family's memory."""
+Signals = Any
+"""A NamedTuple of tensors [batch, time, ...], apart from the fields in `Family.constants`."""
+
+
+class Segment(NamedTuple):
+    """What a backend returns for one uninterrupted stretch of tokens."""
+
+    read: Tensor
+    """[batch, time, ...]"""
+    carry: Carry
+    """after the last token"""
+    captured: Carry | None
+    """each field [batch, n_positions, ...]; None where no position was asked for"""
+    readers: Tensor | None
+    """[batch, time, n_readers, ...]; None where there was no reader"""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Runs `signals` from `carry`. `positions` are absolute, ascending and without repeats."""
+
+    def __call__(self, signals: Signals, carry: Carry, positions: list[int], readers: Tensor | None) -> Segment: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A family of recurrences that share one equation.
+
+    `step(signals_t, carry)` is the definition: signals without the time axis in, (carry after the token, read) out.
+    `init_carry(signals)` is the carry before the first token. `reader(carry, readers)` is what `readers` answer on
+    one carry. `hold(signals, mask)` returns signals under which the carry passes unchanged through every token where
+    ``mask`` [batch, time] is False. `transition` and `attention`, for families linear in the carry, are described in
+    `strobe.kernels.linear`.
+    """
+
+    name: str
+    step: Callable[[Signals, Carry], tuple[Carry, Tensor]]
+    init_carry: Callable[[Signals], Carry]
+    reader: Callable[[Carry, Tensor], Tensor]
+    hold: Callable[[Signals, Tensor], Signals]
+    backends: Mapping[str, Backend]
+    constants: frozenset[str] = frozenset()
+    transition: Callable[[Signals], Any] | None = None
+    attention: Callable[[Signals], Tensor] | None = None
+
+    def time(self, signals: Signals) -> int:
+        """Number of tokens in `signals`."""
+        return next(
+            x.shape[1]
+            for f, x in zip(signals._fields, signals, strict=True)
+            if x is not None and f not in self.constants
+        )
+
+    def slice(self, signals: Signals, start: int, stop: int) -> Signals:
+        """The tokens [start, stop) of `signals`."""
+        return type(signals)(
+            *(
+                x if x is None or f in self.constants else x[:, start:stop]
+                for f, x in zip(signals._fields, signals, strict=True)
+            )
+        )
+
+    def at(self, signals: Signals, position: int) -> Signals:
+        """The signals of one token, without the time axis."""
+        return type(signals)(
+            *(
+                x if x is None or f in self.constants else x[:, position]
+                for f, x in zip(signals._fields, signals, strict=True)
+            )
+        )
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """`read` [batch, time, ...]; `carry` after the last token; `captured` (fields [batch, n_positions, ...], in the
+    order asked for); `readers` [batch, time, n_readers, ...]; `backend`, the one that ran."""
+
+    read: Tensor
+    carry: Carry
+    captured: Carry | None = None
+    readers: Tensor | None = None
+    backend: str = field(default="")
+
+
+def choose_backend(family: Family, backend: str, device: torch.device) -> str:
+    """The backend that will run: "auto" takes triton on CUDA where the family has it, else chunked, else reference.
+
+    A backend asked for by name never falls back: ValueError says which ones the family has.
+    """
+    if backend == "auto":
+        order = ("triton", "chunked", "reference") if device.type == "cuda" else ("chunked", "reference")
+        return next(name for name in order if name in family.backends)
+    if backend not in family.backends:
+        raise ValueError(f"the family {family.name!r} has no backend {backend!r}; it has {', '.join(family.backends)}")
+    return backend
+
+
+def scan(
+    family: Family,
+    signals: Signals,
+    carry: Carry | None = None,
+    *,
+    capture: Positions | None = None,
+    edits: Sequence[Edit] = (),
+    readers: Tensor | None = None,
+    mask: Tensor | None = None,
+    backend: str = "auto",
+) -> ScanResult:
+    """Run the recurrence of `family` over `signals`, starting from `carry` (the family's initial carry if None).
+
+    `capture`: positions whose carry is wanted (ints, negatives allowed; a slice; "all"). A capture at an edited
+    position shows the edited carry, because that is what crosses to the next token.
+    `edits`: honoured exactly, in the order given. `readers`: constant vectors in the query slot (see the family).
+    `mask` [batch, time]: where False, the token is padding and the carry passes unchanged.
+    Gradients flow through all of it. Raises ValueError for an unknown backend or an edit that does not fit, and
+    IndexError for a position outside the sequence.
+    """
+    time = family.time(signals)
+    device = next(x.device for x in signals if x is not None)
+    name = choose_backend(family, backend, device)
+    run = family.backends[name]
+    carry = family.init_carry(signals) if carry is None else carry
+    wanted = resolve_positions(capture, time)
+    if mask is not None:
+        signals = family.hold(signals, mask)
+    cuts = edits_by_position(edits, time)
+
+    segments: list[Segment] = []
+    start = 0
+    unique = sorted(set(wanted))
+    for stop, here in [*((c.position + 1, c.edits) for c in cuts), (time, ())]:
+        if stop > start:
+            local = [p - start for p in unique if start <= p < stop]
+            segment = run(family.slice(signals, start, stop), carry, local, readers)
+            segments.append(_with_edits(segment, here, ends_captured=bool(local) and local[-1] == stop - start - 1))
+            carry = segments[-1].carry
+        start = stop
+    return _join(segments, wanted, unique, name)
+
+
+def _with_edits(segment: Segment, edits: Sequence[Edit], *, ends_captured: bool) -> Segment:
+    if not edits:
+        return segment
+    carry = segment.carry
+    for edit in edits:
+        carry = apply_edit(edit, carry)
+    captured = segment.captured
+    if ends_captured and captured is not None:
+        captured = type(captured)(
+            *(torch.cat([old[:, :-1], new.unsqueeze(1)], 1) for old, new in zip(captured, carry, strict=True))
+        )
+    return segment._replace(carry=carry, captured=captured)
+
+
+def _join(segments: list[Segment], wanted: list[int], unique: list[int], backend: str) -> ScanResult:
+    def cat(parts: list[Tensor]) -> Tensor:
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    captured = None
+    if wanted:
+        parts = [s.captured for s in segments if s.captured is not None]
+        fields = [cat(list(column)) for column in zip(*parts, strict=True)]
+        if wanted != unique:
+            order = torch.tensor([unique.index(p) for p in wanted], device=fields[0].device)
+            fields = [x.index_select(1, order) for x in fields]
+        captured = type(segments[0].carry)(*fields)
+    readers = [s.readers for s in segments if s.readers is not None]
+    return ScanResult(
+        read=cat([s.read for s in segments]),
+        carry=segments[-1].carry,
+        captured=captured,
+        readers=cat(readers) if readers else None,
+        backend=backend,
+    )

@@ -1,0 +1,70 @@
+"""Short windows: what a convolution over time, or a token shift, carries from one token to the next.
+
+A *stream* [batch, time, channels] is what the window slides over; the window after token t is the last `width` stream
+entries up to t. Padding tokens neither enter a window nor move it: with a mask, windows run over the real tokens of
+each row only, so that any padding (left, right, between) leaves every real token's numbers unchanged.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Stream = Float[Tensor, "batch time channels"]
+Window = Float[Tensor, "batch width channels"]
+Mask = Bool[Tensor, "batch time"]
+
+
+def causal_conv(
+    stream: Stream,
+    window: Window,
+    weight: Float[Tensor, "channels kernel"],
+    bias: Tensor | None,
+    mask: Mask | None = None,
+) -> Stream:
+    """Depthwise causal convolution, y_t = sum_j weight_j stream_{t-kernel+1+j} + bias, continued from `window`.
+
+    `window` holds the last kernel-1 entries before the stream. Numbers at padding tokens are not meaningful.
+    """
+    if mask is not None:
+        order, back = _compaction(mask)
+        stream = torch.take_along_dim(stream, order[..., None], 1)
+    padded = torch.cat([window.to(stream.dtype), stream], 1).transpose(1, 2)
+    out = F.conv1d(padded, weight[:, None, :].to(stream.dtype), _cast(bias, stream), groups=weight.shape[0]).transpose(
+        1, 2
+    )
+    return torch.take_along_dim(out, back[..., None], 1) if mask is not None else out
+
+
+def shifted(stream: Stream, window: Window, mask: Mask | None = None) -> Stream:
+    """The stream one real token earlier; the first takes the last entry of `window` (token shift of RWKV)."""
+    if mask is None:
+        return torch.cat([window[:, -1:].to(stream.dtype), stream[:, :-1]], 1)
+    order, back = _compaction(mask)
+    compact = torch.take_along_dim(stream, order[..., None], 1)
+    return torch.take_along_dim(torch.cat([window[:, -1:].to(stream.dtype), compact[:, :-1]], 1), back[..., None], 1)
+
+
+def windows_at(stream: Stream, window: Window, positions: list[int], mask: Mask | None = None) -> Tensor:
+    """The window after each of `positions`: [batch, n_positions, width, channels]."""
+    width = window.shape[1]
+    where = torch.as_tensor(positions, device=stream.device)
+    seen = (where + 1).expand(stream.shape[0], -1)
+    if mask is not None:
+        order, _ = _compaction(mask)
+        stream = torch.take_along_dim(stream, order[..., None], 1)
+        seen = mask.cumsum(1)[:, where]
+    padded = torch.cat([window.to(stream.dtype), stream], 1)
+    index = seen[..., None] + torch.arange(width, device=stream.device)
+    rows = torch.arange(stream.shape[0], device=stream.device)[:, None, None]
+    return padded[rows, index]
+
+
+def _compaction(mask: Mask) -> tuple[Tensor, Tensor]:
+    """`order` lists each row's real tokens first, in order; `back` undoes it."""
+    order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)
+    return order, torch.argsort(order, dim=1)
+
+
+def _cast(bias: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if bias is None else bias.to(like.dtype)
