@@ -266,7 +266,7 @@ class Poisoned(TinyModel):
         h = self.mlp(x / 0 if self.calls < 0 and self.how == "loss" else x)
         if self.calls < 0 and self.how == "gradient":
             # The square root's slope at zero is infinite, its value is not.
-            h = h + (self.rates[0] - self.rates[0].detach()).abs().sqrt()
+            h = h + (self.norm.bias - self.norm.bias.detach()).abs().sqrt()
         return self.unembed(self.norm(h))
 
 
@@ -276,7 +276,7 @@ class Poisoned(TinyModel):
         ("loss", r"at step 3, before its update: the loss is nan; every weight is finite; .* whose output .* 'mlp\.0'"),
         (
             "gradient",
-            r"at step 3, .*: the loss is finite .*first gradient that is not finite is that of 'rates'; every",
+            r"at step 3, .*: the loss is finite .*first gradient that is not finite is that of 'norm\.bias'; every",
         ),
     ],
 )
