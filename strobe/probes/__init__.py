@@ -1,0 +1,21 @@
+"""Probes: one analysis a folder or file; each fits or asks, and answers with a `Result`. Names load on first use."""
+
+from importlib import import_module as _import_module
+from typing import Any as _Any
+
+_EXPORTS = {
+    "LogitLens": "strobe.probes.lens",
+    "TunedLens": "strobe.probes.lens",
+    "provenance_of": "strobe.probes.provenance",
+}
+__all__ = [*_EXPORTS]
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _EXPORTS:
+        return getattr(_import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'strobe.probes' has no attribute {name!r}; it exports {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
