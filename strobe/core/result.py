@@ -67,7 +67,7 @@ class Result(ABC):
         codec.encode(self._values(), type(self).__name__, {}, _as_record)
 
     @abstractmethod
-    def figure(self, **options: Any) -> "plotly.graph_objects.Figure":
+    def figure(self, *args: Any, **options: Any) -> "plotly.graph_objects.Figure":
         """The figure of this result, with title, units and control; no model, disk or network."""
 
     @abstractmethod

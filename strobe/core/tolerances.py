@@ -65,8 +65,9 @@ def assert_close(actual: Any, expected: Any, *, kind: str, dtype: Any = None) ->
     if error <= limit:
         return
     a, e = _float64(actual), _float64(expected)
+    # argmax takes a NaN for the largest.
     gap = np.where(a == e, 0.0, np.abs(a - e))
-    worst = tuple(int(i) for i in np.unravel_index(int(np.argmax(np.where(np.isnan(gap), np.inf, gap))), gap.shape))
+    worst = tuple(int(i) for i in np.unravel_index(int(np.argmax(gap)), gap.shape))
     raise AssertionError(
         f"{kind}: relative error {error:.3g}, allowed {limit:.3g}; "
         f"largest at {worst}: {a[worst]:.9g}, expected {e[worst]:.9g}"

@@ -17,7 +17,7 @@ NAMES = [
         ("blocks.11.hook_resid_poste", "blocks.11.hook_resid_post"),
         ("block.7.hook_resid_pre", "blocks.7.hook_resid_pre"),
         # The right point on another module: only the last part matches.
-        ("layers.time_mixing.inner.hook_state", "blocks.0.mixer.hook_state"),
+        ("backbone.transformer.h.0.time_mixing.hook_state", "blocks.0.mixer.hook_state"),
     ],
 )
 def test_the_intended_name_comes_first(asked: str, meant: str):

@@ -155,6 +155,7 @@ def test_not_finite_is_an_outline_and_not_a_colour():
         assert "background" not in style
     # And it does not set the scale.
     assert alpha(one) == pytest.approx(0.7)
+    assert alpha(backgrounds([float("inf"), 0.5, 1.0])[1]) == pytest.approx(0.35)
     assert "not a finite number" in token_html(["a"], [float("nan")])
 
 
