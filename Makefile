@@ -47,7 +47,7 @@ notebooks:
 	done
 
 bench: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -p no:xdist -s --override-ini=python_files='bench_*.py' tests/benchmarks
+	$(BIN)/python tests/benchmarks/run.py --write
 
 gpu:
 	$(PYTHON) -m pytest -p no:xdist -m gpu
