@@ -56,6 +56,7 @@ def norms(trace: "StateTrace", *, per_head: bool, template: str) -> "go.Figure":
             name="this text",
             customdata=hover,
             marker={"size": 5},
+            line={"color": figures.colors(template)[0]},
             hovertemplate="%{customdata}<br>norm %{y:.4g}<extra></extra>",
         )
     which = f"each head of {trace.memory}" if per_head and heads > 1 else trace.memory

@@ -77,6 +77,11 @@ class StateTrace(Result):
 
         return state_figures.attention(self, head=head, template=template)
 
+    @property
+    def norm_changes(self) -> list[float]:
+        """How much the norm of the whole memory grew (or shrank) with each token."""
+        return np.diff(total_norm(self.norms), prepend=0.0).tolist()
+
     def to_frame(self) -> "pandas.DataFrame":
         """One row per token and head: position, token, head, norm, norm_shuffled."""
         import pandas

@@ -1,0 +1,3 @@
+"""The dashboard: Streamlit pages that ask the probes for results and show them. Importing this package imports
+nothing.
+"""

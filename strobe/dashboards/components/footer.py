@@ -1,0 +1,14 @@
+"""Where the numbers on a page come from, and what they are compared with."""
+
+import streamlit as st
+
+from strobe.core.result import Result
+
+
+def footer(*results: Result) -> None:
+    """The control in words, and each result's summary and provenance to unfold."""
+    st.divider()
+    for result in results:
+        st.caption(f"**Control:** {result.provenance.control or 'none'}")
+        with st.expander(f"Where this comes from · {type(result).__name__}", icon=":material/history:"):
+            st.code(f"{result.summary()}\n\n{result.provenance.summary()}", language=None, wrap_lines=True)

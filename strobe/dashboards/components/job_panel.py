@@ -1,0 +1,40 @@
+"""A job on a page: how far it is, a way to stop it, and what went wrong."""
+
+import streamlit as st
+
+from strobe.dashboards.jobs import runner
+
+_EVERY = 0.5
+
+
+def job_panel(key: str) -> bool:
+    """Show the job `key`, polling while it runs; returns whether it is unfinished. The page is drawn again when it
+    ends.
+    """
+    job = runner().get(key)
+    if job is None or job.state == "done":
+        return False
+    if job.state == "failed":
+        st.error(job.error, icon=":material/error:")
+        st.button("Dismiss", key=f"{key}-dismiss", on_click=runner().dismiss, args=(key,))
+        return False
+    if job.state == "cancelled":
+        st.info(f"{job.label}: cancelled. Nothing was kept.", icon=":material/block:")
+        return False
+    _poll(key)
+    return True
+
+
+@st.fragment(run_every=_EVERY)
+def _poll(key: str) -> None:
+    job = runner().get(key)
+    if job is None or job.finished:
+        st.rerun()
+    assert job is not None
+    ahead = runner().ahead_of(job)
+    waiting = f"waiting for {ahead} other job{'s' if ahead > 1 else ''}" if job.state == "queued" and ahead else ""
+    step = f" · {job.done}/{job.total}" if job.total else ""
+    said = "stopping at the next step" if job.cancelling else waiting or job.message or "starting"
+    with st.container(border=True):
+        st.progress(job.fraction, text=f"**{job.label}** · {said}{step}")
+        st.button("Cancel", key=f"{key}-cancel", on_click=job.cancel, disabled=job.cancelling, icon=":material/stop:")
