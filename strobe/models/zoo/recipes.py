@@ -88,7 +88,7 @@ RECIPES: dict[str, Recipe] = {
         _language(
             "transformer-python",
             "Softmax attention with rotary positions.",
-            1400,
+            2300,
             160,
             ["attention"] * 4,
             432,
