@@ -10,6 +10,7 @@ from typing import Any
 from strobe.core.errors import SeamError
 from strobe.models.huggingface.component import MixerComponent
 from strobe.models.huggingface.seam import Family
+from strobe.models.huggingface.unwatched import unwatched
 
 
 def build_bridge(model: Any, family: Family, *, tokenizer: Any, name: str) -> Any:
@@ -33,8 +34,11 @@ def build_bridge(model: Any, family: Family, *, tokenizer: Any, name: str) -> An
                 del submodules[theirs]
             submodules[t.name] = MixerComponent(t, optional=True)
         components["blocks"].hook_aliases = _aliases(components["blocks"].hook_aliases, submodules)
+        for component in components.values():
+            unwatched(component)
 
-    return build_bridge_from_module(
+    attention = model.config._attn_implementation
+    bridge = build_bridge_from_module(
         model,
         family.architecture,
         hf_config=model.config,
@@ -42,6 +46,9 @@ def build_bridge(model: Any, family: Family, *, tokenizer: Any, name: str) -> An
         model_name=name,
         post_adapter_hook=overlay,
     )
+    # TransformerLens asks for the slow attention everywhere; what is watched, it computes itself in any case.
+    model.set_attn_implementation(attention)
+    return bridge
 
 
 def _aliases(aliases: dict[str, Any], submodules: dict[str, Any]) -> dict[str, Any]:
