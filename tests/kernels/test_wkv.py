@@ -125,10 +125,13 @@ def test_gradients_are_exact_for_reads_carries_and_captures():
     assert torch.autograd.gradcheck(run, [x.clone().requires_grad_() for x in (*s[:4], *carry)])
 
 
-def test_gradients_equal_the_reference_from_an_empty_carry():
+@pytest.mark.parametrize("ties", [False, True])
+def test_gradients_equal_the_reference_from_an_empty_carry(ties):
     gradients = []
     for backend in BACKENDS:
         s = random_signals(2, 40, dtype=torch.float64)
+        if ties:
+            s = s._replace(k=(2 * s.k).round() / 2, w=torch.full_like(s.w, -0.5))
         s = type(s)(*(x.clone().requires_grad_() for x in s[:4]))
         result = scan(WKV, s, capture=[7], readers=torch.ones(1, 5, dtype=torch.float64), backend=backend)
         outputs = (result.read, *result.carry, *result.captured, result.readers)

@@ -37,7 +37,7 @@ def diagonal_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
     a, b, h0 = a.to(dtype).expand(*a.shape[:1], b.shape[1], *a.shape[2:]), b.to(dtype), h0.to(dtype)
     if b.shape[1] == 1:
         return torch.addcmul(b, a, h0.unsqueeze(1))
-    return _DiagonalScan.apply(a, b, h0, False)  # pyright: ignore[reportReturnType]
+    return _DiagonalScan.apply(a, b, h0, False)
 
 
 def blocked(time: int, slab_bytes: int) -> bool:
@@ -74,7 +74,7 @@ class _DiagonalScan(torch.autograd.Function):
         ctx.save_for_backward(a, h0, output)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         # G_t = dL/dh_t over all paths obeys G_t = grad_t + conj(a_{t+1}) G_{t+1}: the recurrence, the other way round.
         a, h0, h = ctx.saved_tensors
         first, others, last, earlier = slice(0, 1), slice(1, None), slice(-1, None), slice(None, -1)

@@ -16,8 +16,8 @@ from strobe.kernels.rnn.gru import GRUCarry, GRUSignals
 from strobe.kernels.rnn.lstm import LSTMCarry, LSTMSignals, lstm_trace, step
 from strobe.kernels.scan import Segment
 
-# One more call of the LSTM kernel costs about as much as tracing this many tokens (0.25 ms, hidden 256).
-TOKENS_PER_CUT = 20
+# One more call of the LSTM kernel costs about as much as tracing this many tokens (hidden 256).
+TOKENS_PER_CUT = 40
 # sigmoid of plus or minus this is 1 or 0 exactly, whatever the other terms of the pre-activation are.
 SATURATED = 1e4
 

@@ -26,7 +26,8 @@ def run(signals: SelectiveSignals, carry: SelectiveCarry, positions: list[int], 
     if signals.x.shape[1] == 1 and readers is None:
         return _one_token(signals, carry, positions)
     dtype = work_dtype(*signals)
-    x, delta, B, C, A = (s.to(dtype) for s in signals)
+    # Channels-first models hand over transposes: each channel is read `state` times, so copy once.
+    x, delta, B, C, A = (s.to(dtype).contiguous() for s in signals)
     queries = C.unsqueeze(2)
     if readers is not None and not per_channel:
         readers = readers.to(dtype)
@@ -34,7 +35,7 @@ def run(signals: SelectiveSignals, carry: SelectiveCarry, positions: list[int], 
     probes = readers.to(dtype).mT if readers is not None and per_channel else A.new_zeros(0, *A.T.shape)
     h0 = carry.h.to(dtype).mT
     with torch.autocast(x.device.type, enabled=False):
-        reads, probed, end, captured = _SelectiveScan.apply(x, delta, B, queries, A.T, h0, probes, tuple(positions))  # pyright: ignore[reportGeneralTypeIssues]
+        reads, probed, end, captured = _SelectiveScan.apply(x, delta, B, queries, A.T, h0, probes, tuple(positions))
     answers = None if readers is None else probed if per_channel else reads[:, :, 1:]
     return Segment(
         read=reads[:, :, 0],
@@ -45,7 +46,7 @@ def run(signals: SelectiveSignals, carry: SelectiveCarry, positions: list[int], 
 
 
 def _one_token(signals: SelectiveSignals, carry: SelectiveCarry, positions: list[int]) -> Segment:
-    token = SelectiveSignals(*(s[:, 0] for s in signals[:4]), signals.A)
+    token = type(signals)(*(s[:, 0] for s in signals[:4]), A=signals.A)
     carry, read = step(token, carry)
     return Segment(read.unsqueeze(1), carry, SelectiveCarry(carry.h.unsqueeze(1)) if positions else None, None)
 
@@ -97,7 +98,7 @@ class _SelectiveScan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_reads, d_probed, d_end, d_captured):
+    def backward(ctx, d_reads, d_probed, d_end, d_captured):  # pyright: ignore[reportIncompatibleMethodOverride]
         x, delta, B, queries, A, probes, *starts = ctx.saved_tensors
         d_x, d_delta, d_B, d_queries = (torch.empty_like(s) for s in (x, delta, B, queries))
         d_A, d_probes, d_h = torch.zeros_like(A), torch.zeros_like(probes), d_end.clone()
