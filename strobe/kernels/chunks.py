@@ -128,13 +128,20 @@ def by_time(x: Tensor, batch: int, time: int) -> Tensor:
     return x.unflatten(1, (batch, -1)).permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :time]
 
 
-def carry_across(write: Tensor, decay: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
-    """The carries at each chunk's start and after the last: S_{i+1} = decay_i S_i + write_i, over the first axis."""
-    starts = []
+def carry_across(write: Tensor, decay: Tensor, S: Tensor) -> list[Tensor]:
+    """The carries between chunks, first and last included: S_{i+1} = decay_i S_i + write_i, over the first axis."""
+    carries = [S]
     for d, w in zip(decay.unbind(0), write.unbind(0), strict=True):
-        starts.append(S)
-        S = torch.addcmul(w, d, S)
-    return torch.stack(starts), S
+        carries.append(torch.addcmul(w, d, carries[-1]))
+    return carries
+
+
+def between_chunks(positions: list[int], chunk: int, time: int) -> bool:
+    """Whether the carry at every position is one that crosses from chunk to chunk, and so known already.
+
+    That at the last token is: it passes through the zeros that fill up the last chunk.
+    """
+    return all(p % chunk == chunk - 1 or p == time - 1 for p in positions)
 
 
 def locate(positions: list[int], chunk: int, device: torch.device) -> tuple[Tensor, Tensor]:

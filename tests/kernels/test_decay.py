@@ -117,7 +117,7 @@ def test_second_derivatives(per_channel):
     def run(*x):
         return scan(DECAY, type(signals)(*x[:4]), DecayCarry(x[4]), capture=[1], backend="chunked").captured.S
 
-    assert torch.autograd.gradgradcheck(run, inputs)
+    assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)
 
 
 @both

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from strobe.kernels.chunks import (
     after,
+    between_chunks,
     by_head,
     by_time,
     carry_across,
@@ -75,11 +76,8 @@ def _per_head(signals: DecaySignals, carry: DecayCarry, positions: list[int], re
     written = k.mT @ (v * to_end).unflatten(3, split).flatten(-2).transpose(2, 3)
     written = written.unflatten(-1, (split[1], -1))
     S = carry.S.to(dtype).unflatten(1, split).transpose(2, 3)  # [batch, groups, key, per_group, value]
-    starts = []
-    for decay, write in zip(from_start[:, :, -1].unsqueeze(3).unbind(1), written.unbind(1), strict=True):
-        starts.append(S)
-        S = torch.addcmul(write, decay, S)
-    start = torch.stack(starts, 1)
+    carries = carry_across(written.transpose(0, 1), from_start[:, :, -1].unsqueeze(3).transpose(0, 1), S)
+    start = torch.stack(carries[:-1], 1)
 
     pairs = pairwise_decay(cumulated.transpose(2, 3), dtype)  # [batch, n, heads, chunk, chunk]
     v_head = v.transpose(2, 3)
@@ -88,8 +86,13 @@ def _per_head(signals: DecaySignals, carry: DecayCarry, positions: list[int], re
     before = (q @ start.flatten(-2)).transpose(2, 3).unflatten(-1, (split[1], -1))
     read = torch.addcmul(inside.unflatten(3, split), before, from_start).flatten(1, 2).flatten(2, 3)[:, :time]
 
+    def unpack(S: Tensor) -> Tensor:
+        return S.transpose(-3, -2).flatten(-4, -3)
+
     captured = answers = None
-    if positions:
+    if positions and between_chunks(positions, chunk, time):
+        captured = DecayCarry(unpack(torch.stack([carries[p // chunk + 1] for p in positions], 1)))
+    elif positions:
         which, here = locate(positions, chunk, v.device)
         # axes: batch, points, chunk, heads
         weight = (cumulated[:, which, here].unsqueeze(2) - cumulated.index_select(1, which)).to(dtype)
@@ -98,7 +101,7 @@ def _per_head(signals: DecaySignals, carry: DecayCarry, positions: list[int], re
         writes = writes.unflatten(3, split).flatten(-2).transpose(2, 3)
         S_at = (k.index_select(1, which).mT @ writes).unflatten(-1, (split[1], -1))
         S_at = S_at.addcmul_(from_start[:, which, here].unsqueeze(3), start.index_select(1, which))
-        captured = DecayCarry(S_at.transpose(3, 4).flatten(2, 3))
+        captured = DecayCarry(unpack(S_at))
     if readers is not None:
         u = reader_rows(readers, heads, dtype).unflatten(1, split)
         # u^T k_s v_s first, so that the decays between tokens are needed once for all readers
@@ -107,7 +110,7 @@ def _per_head(signals: DecaySignals, carry: DecayCarry, positions: list[int], re
         u_start = torch.einsum("rgpk,bngkpv->bngprv", u, start).flatten(2, 3).unsqueeze(3)
         answers = inside.unflatten(-1, (len(u), -1)) + u_start * from_start.flatten(3, 4).transpose(2, 3).unsqueeze(-1)
         answers = answers.permute(0, 1, 3, 4, 2, 5).flatten(1, 2)[:, :time]
-    return Segment(read, DecayCarry(S.transpose(2, 3).flatten(1, 2)), captured, answers)
+    return Segment(read, DecayCarry(unpack(carries[-1])), captured, answers)
 
 
 def _per_channel(signals: DecaySignals, carry: DecayCarry, positions: list[int], readers: Tensor | None) -> Segment:
@@ -118,20 +121,26 @@ def _per_channel(signals: DecaySignals, carry: DecayCarry, positions: list[int],
     q, k, v, log_decay = (by_head(x, heads, chunk, dtype) for x in signals)
     decay = chunk_decay(log_decay)
     written = (k * decay.to_end).mT @ v
-    start, S = carry_across(written, decay.from_start[:, :, -1, :, None], carry.S.to(dtype).flatten(0, 1))
+    carries = carry_across(written, decay.from_start[:, :, -1, :, None], carry.S.to(dtype).flatten(0, 1))
+    start = torch.stack(carries[:-1])
 
     def reads(x: Tensor) -> Tensor:
         inside = decay.gram(x, k) @ v
         return inside + (x * decay.from_start) @ start
 
+    def by_batch(S: Tensor) -> Tensor:
+        return S.unflatten(-3, (batch, heads))
+
     captured = answers = None
-    if positions:
+    if positions and between_chunks(positions, chunk, time):
+        captured = DecayCarry(by_batch(torch.stack([carries[p // chunk + 1] for p in positions])).transpose(0, 1))
+    elif positions:
         which, here = locate(positions, chunk, v.device)
         from_start, weight = decay.until(which, here)
         S_at = (k.index_select(0, which) * weight).mT @ v.index_select(0, which)
         S_at = S_at.addcmul_(from_start.mT, start.index_select(0, which))
-        captured = DecayCarry(S_at.unflatten(1, (batch, heads)).transpose(0, 1))
+        captured = DecayCarry(by_batch(S_at).transpose(0, 1))
     if readers is not None:
         rows = reader_rows(readers, heads, dtype).repeat(1, batch, 1).unsqueeze(-2)
         answers = torch.stack([by_time(reads(u.expand_as(q)), batch, time) for u in rows], 2)
-    return Segment(by_time(reads(q), batch, time), DecayCarry(S.unflatten(0, (batch, heads))), captured, answers)
+    return Segment(by_time(reads(q), batch, time), DecayCarry(by_batch(carries[-1])), captured, answers)

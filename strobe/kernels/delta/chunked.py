@@ -26,7 +26,16 @@ Shape letters: n (chunks), units = batch * heads, chunk, key, value, points (pos
 import torch
 from torch import Tensor
 
-from strobe.kernels.chunks import by_head, by_time, chunk_decay, chunk_length, locate, reader_rows, work_dtype
+from strobe.kernels.chunks import (
+    between_chunks,
+    by_head,
+    by_time,
+    chunk_decay,
+    chunk_length,
+    locate,
+    reader_rows,
+    work_dtype,
+)
 from strobe.kernels.delta.reference import DeltaCarry, DeltaSignals, reference
 from strobe.kernels.linear import attention_by_scan
 from strobe.kernels.scan import Segment
@@ -70,29 +79,34 @@ def _run(signals: DeltaSignals, carry: DeltaCarry, positions: list[int], readers
     erase_end = (erase * decay.to_end).mT
     written = None if rule else (k * decay.to_end).mT @ v
 
-    S = carry.S.to(dtype).flatten(0, 1)
-    starts, answered = [], []
+    carries, answered = [carry.S.to(dtype).flatten(0, 1)], []
     across = decay.from_start[:, :, -1, :, None]
     for i, (w_0, w_1, e, d) in enumerate(zip(*(x.unbind(0) for x in (known, asked, erase_end, across)), strict=True)):
-        starts.append(S)
+        S = carries[-1]
         answered.append(torch.baddbmm(w_0, w_1, S, alpha=-1 if rule else 1))
-        S = torch.baddbmm(d * S if written is None else torch.addcmul(written[i], d, S), e, answered[-1])
-    start, W = torch.stack(starts), torch.stack(answered)
+        kept = d * S if written is None else torch.addcmul(written[i], d, S)
+        carries.append(torch.baddbmm(kept, e, answered[-1]))
+    start, W = torch.stack(carries[:-1]), torch.stack(answered)
 
     def reads(x: Tensor) -> Tensor:
         y = (x * decay.from_start) @ start + decay.gram(x, erase) @ W
         return y if rule else y + decay.gram(x, k) @ v
 
+    def by_batch(S: Tensor) -> Tensor:
+        return S.unflatten(-3, (batch, heads))
+
     captured = answers = None
-    if positions:
+    if positions and between_chunks(positions, chunk, time):
+        captured = DeltaCarry(by_batch(torch.stack([carries[p // chunk + 1] for p in positions])).transpose(0, 1))
+    elif positions:
         which, here = locate(positions, chunk, v.device)
         from_start, weight = decay.until(which, here)
         S_at = (erase.index_select(0, which) * weight).mT @ W.index_select(0, which)
         if not rule:
             S_at += (k.index_select(0, which) * weight).mT @ v.index_select(0, which)
         S_at = S_at.addcmul_(from_start.mT, start.index_select(0, which))
-        captured = DeltaCarry(S_at.unflatten(1, (batch, heads)).transpose(0, 1))
+        captured = DeltaCarry(by_batch(S_at).transpose(0, 1))
     if readers is not None:
         rows = reader_rows(readers, heads, dtype).repeat(1, batch, 1).unsqueeze(-2)
         answers = torch.stack([by_time(reads(u.expand_as(q)), batch, time) for u in rows], 2)
-    return Segment(by_time(reads(q), batch, time), DeltaCarry(S.unflatten(0, (batch, heads))), captured, answers)
+    return Segment(by_time(reads(q), batch, time), DeltaCarry(by_batch(carries[-1])), captured, answers)
