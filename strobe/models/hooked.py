@@ -252,14 +252,13 @@ class StateContract(nn.Module):
     def _check_capture(self, run: Run, batch: int) -> None:
         if not run.looks:
             return
-        need = 0
-        for mixer in self.mixers.values():
-            if mixer.wants_capture(run):
-                carry = mixer.init_carry(1, torch.float32, torch.device("meta"))
-                need += sum(x.numel() * x.element_size() for x in carry) * batch * len(run.looks)
+        # A carry is float32 at least, whatever the weights are.
+        dtype = torch.promote_types(next(self.parameters()).dtype, torch.float32)
+        captured = [m.init_carry(1, dtype, torch.device("meta")) for m in self.mixers.values() if m.wants_capture(run)]
+        each = sum(x.numel() * x.element_size() for carry in captured for x in carry)
         refuse_if_too_large(
-            need,
-            f"capturing the carry at {len(run.looks)} positions in {len(self.mixers)} layers, batch {batch}",
+            each * batch * len(run.looks),
+            f"capturing the carry at {len(run.looks)} positions in {len(captured)} layers, batch {batch}",
             "ask for fewer positions (a slice with a step), fewer layers (names_filter), or a smaller batch",
         )
 

@@ -267,7 +267,8 @@ class Mixer(nn.Module):
     def _show(self, shown: dict[str, Tensor], why: str) -> None:
         for name, tensor in shown.items():
             point = getattr(self, name)
-            if point.has_hooks() and point(tensor) is not tensor:
+            # Not `is`: a backward hook wraps what passes, and shares its memory.
+            if point.has_hooks() and point(tensor).data_ptr() != tensor.data_ptr():
                 raise RuntimeError(
                     f"a hook on {point.name!r} returned a tensor, but {why}: editing it would change nothing. "
                     f"Edit 'hook_carry' at the same positions instead"
