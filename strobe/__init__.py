@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "load": "strobe.models",
-    "available": "strobe.models",
+    "available": "strobe.models.zoo",
     "HookedLM": "strobe.models",
     "ModelConfig": "strobe.models",
     "ModelState": "strobe.models",

@@ -141,6 +141,8 @@ def scan(
     IndexError for a position outside the sequence.
     """
     time = family.time(signals)
+    if time == 0:
+        raise ValueError(f"a scan of the family {family.name!r} over no token; give signals of at least one")
     device = next(x.device for x in signals if x is not None)
     name = choose_backend(family, backend, device)
     run = family.backends[name]

@@ -1,20 +1,30 @@
-"""Models: native ones that train, Hugging Face ones whose recurrences are ours, and one contract for both."""
+"""Models: native ones that train, Hugging Face ones whose recurrences are ours, and one contract for both.
 
-from strobe.models.checkpoint import load_checkpoint, save_checkpoint
-from strobe.models.config import ModelConfig
-from strobe.models.hooked import StateContract, StateEdit
-from strobe.models.loading import available, load
-from strobe.models.native import HookedLM
-from strobe.models.state import ModelState
+Names load on first use: a corpus or a training loop should not wait for transformer-lens.
+"""
 
-__all__ = [
-    "HookedLM",
-    "ModelConfig",
-    "ModelState",
-    "StateContract",
-    "StateEdit",
-    "available",
-    "load",
-    "load_checkpoint",
-    "save_checkpoint",
-]
+from importlib import import_module as _import_module
+from typing import Any as _Any
+
+_EXPORTS = {
+    "HookedLM": "strobe.models.native",
+    "ModelConfig": "strobe.models.config",
+    "ModelState": "strobe.models.state",
+    "StateContract": "strobe.models.hooked",
+    "StateEdit": "strobe.models.hooked",
+    "available": "strobe.models.zoo",
+    "load": "strobe.models.loading",
+    "load_checkpoint": "strobe.models.checkpoint",
+    "save_checkpoint": "strobe.models.checkpoint",
+}
+__all__ = [*_EXPORTS]
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _EXPORTS:
+        return getattr(_import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'strobe.models' has no attribute {name!r}; it exports {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -11,11 +11,6 @@ from strobe.models import zoo
 from strobe.models.hooked import StateContract
 
 
-def available() -> list[str]:
-    """Names of the bundled models."""
-    return zoo.available()
-
-
 def load(
     name_or_path: str | Path,
     *,
