@@ -121,7 +121,7 @@ def test_a_browser_that_does_not_start_is_an_error_and_not_a_wait(fig: go.Figure
     broken.write_text("#!/bin/sh\nexit 1\n")
     broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("BROWSER_PATH", str(broken))
-    with pytest.raises(ExportError, match="broken-browser failed to draw it"):
+    with pytest.raises(ExportError, match=r"broken-browser failed to draw it \(BrowserFailedError"):
         export_figure(fig, tmp_path / "f.png")
     assert not (tmp_path / "f.png").exists()
     assert browser._current is None
