@@ -159,9 +159,11 @@ def _choose() -> Selection:
 
 def _model_name() -> str:
     names = loading.bundled()
+    # What was typed, or came with the address, stays among the choices.
+    typed = st.session_state.get("model") or st.query_params.get("model")
     chosen = st.selectbox(
         "Model",
-        names,
+        [*names, *([typed] if typed and typed not in names else [])],
         index=0 if names else None,
         accept_new_options=True,
         placeholder="a folder with a checkpoint",

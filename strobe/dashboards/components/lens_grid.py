@@ -117,7 +117,7 @@ def lens_grid(
     key: str,
     on_pick: Callable[[list[dict[str, Any]]], None],
 ) -> None:
-    """Draw ``trajectory.statistic(statistic, lens)`` at `rows` and tokens ``first ..``; clicks as `chart` gives them."""
+    """Draw ``trajectory.statistic(statistic, lens)`` at `rows`, tokens from `first`; clicks are given as by `chart`."""
     _component(
         key=key,
         data=grid_data(trajectory, statistic, lens, first=first, n_tokens=n_tokens, rows=rows, chosen=chosen),

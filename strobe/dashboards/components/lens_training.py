@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from strobe.dashboards import store, work
+from strobe.dashboards import asks, store, work
 from strobe.dashboards.components.charts import chart
 from strobe.dashboards.jobs import runner
 from strobe.dashboards.loading import Loaded
@@ -44,13 +44,12 @@ def start(loaded: Loaded, key: str, steps: int) -> None:
 
 
 def _report(loaded: Loaded) -> None:
-    from strobe.probes.lens import TunedLens
-
-    if not (files := work.lens_files(loaded)):
+    files, _ = asks.usable_lenses(loaded)
+    if not files:
         st.caption("This model has no tuned lens yet. Until one is trained the logit lens is shown.")
         return
-    with loaded.lock:
-        report = TunedLens.load(files[0].path, loaded.model).report
+    lens, _ = asks.open_lens(loaded, files[0])
+    report = None if lens is None else lens.report
     if report is None:
         st.caption(f"The lens {files[0].label} came without a report of its fit.")
         return

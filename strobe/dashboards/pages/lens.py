@@ -4,7 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from strobe.dashboards import asks, lens_view, selection, work
+from strobe.dashboards import asks, lens_view, selection
 from strobe.dashboards.components import chart, footer, job_panel, lens_grid
 from strobe.dashboards.components.lens_training import lens_training
 
@@ -15,7 +15,9 @@ QUESTION = "At which layer does the model know what comes next, at every token o
 
 st.title("Lens", anchor=False)
 loaded, here = selection.require()
-files = work.lens_files(loaded)
+files, unusable = asks.usable_lenses(loaded)
+for problem in unusable:
+    st.warning(problem, icon=":material/warning:")
 st.markdown(
     "Each cell is what the model would predict if it stopped after layer *l* (0 is the embedding). The **tuned** lens "
     "first applies a fitted affine map to the layer (Belrose et al. 2023); the **logit** lens applies none "

@@ -65,7 +65,7 @@ with attention:
         st.info(f"No effective attention: {trace.attention_note}.", icon=":material/info:")
     else:
         st.caption(
-            "How much of what token *s* wrote is in the read of token *t*: exact, for this layer is linear in its carry."
+            "How much of what token *s* wrote is in the read of token *t*: exact, as the layer is linear in its carry."
             + (f" {trace.attention_note}." if trace.attention_note else "")
         )
         heads = trace.attention.shape[0]
