@@ -112,7 +112,9 @@ def read_model(source: str, config: Any, family: Family, dtype: torch.dtype, ask
     # What its loading report says in a warning is raised below.
     report.setLevel(logging.ERROR)
     try:
-        model, info = kind.from_pretrained(source, config=config, dtype=dtype, output_loading_info=True, **asking)
+        model, info = kind.from_pretrained(
+            source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **asking
+        )
     except (SafetensorError, OSError, ValueError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise CheckpointError(
             f"asked to load {source}: transformers cannot read its weights ({_first_line(error)}); copy them again"

@@ -1,8 +1,8 @@
 """Attention and norms that nobody watches run as transformers wrote them.
 
-TransformerLens computes attention step by step and every norm twice, so that each step can be hooked; at 2048 tokens that
-is several times slower. A component made by `unwatched` does so only while one of its inner points has a hook. The
-numbers are the same up to rounding, and a test holds the two against each other.
+TransformerLens computes attention step by step and every norm twice, so that each step can be hooked; at 2048 tokens
+that is several times slower. A component made by `unwatched` does so only while one of its inner points has a hook.
+The numbers are the same up to rounding, and a test holds the two against each other.
 """
 
 from typing import Any

@@ -64,6 +64,12 @@ def _build(theirs: Any) -> InterleavedGatedDeltaNet:
     )
 
 
+def _prepare(model: Any) -> None:
+    """torch's grouped product of the experts has no float64; transformers' loop over them has."""
+    if next(model.parameters()).dtype == torch.float64:
+        model.set_experts_implementation("eager")
+
+
 FAMILY = Family(
     model_type="qwen3_next",
     architecture="Qwen3NextForCausalLM",
@@ -71,6 +77,7 @@ FAMILY = Family(
     releases=("5.23.0",),
     attention=("full_attention",),
     masks_by_kind=True,
+    prepare=_prepare,
     transplants=(
         Transplant(
             module="transformers.models.qwen3_next.modeling_qwen3_next",
