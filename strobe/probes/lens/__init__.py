@@ -20,7 +20,7 @@ _EXPORTS = {
     "UndertrainedLensWarning": "strobe.probes.lens.fit_report",
     "extract_causal_basis": "strobe.probes.lens.causal_basis_extraction",
     "load_tuned_lens_format": "strobe.probes.lens.tuned_lens_format",
-    "readout": "strobe.probes.lens.readout",
+    "model_readout": "strobe.probes.lens.readout",
     "residuals": "strobe.probes.lens.readout",
     "save_tuned_lens_format": "strobe.probes.lens.tuned_lens_format",
 }

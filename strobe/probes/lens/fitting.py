@@ -79,9 +79,13 @@ def untrained(read: Readout, device: torch.device) -> Translators:
     )
 
 
-def layer_loss(read: Readout, h: Tensor, weight: Tensor, bias: Tensor, log_p: Tensor) -> Tensor:
-    """Mean over tokens of KL(final || lens) for one layer: h [..., d_model], log_p [..., d_vocab]."""
-    return kl_divergence(log_p, read(h + h @ weight.T + bias).log_softmax(-1)).mean()
+def layer_losses(read: Readout, h: Tensor, weight: Tensor, bias: Tensor, log_p: Tensor) -> Float[Tensor, " layer"]:
+    """KL(final || lens), averaged over tokens, of each of some layers.
+
+    h [layer, tokens, d_model], weight [layer, d_model, d_model], bias [layer, d_model], log_p [tokens, d_vocab].
+    """
+    moved = h + torch.baddbmm(bias[:, None], h, weight.transpose(1, 2))
+    return kl_divergence(log_p.expand(len(h), -1, -1), read(moved).log_softmax(-1)).mean(1)
 
 
 def fit_translators(
@@ -100,33 +104,46 @@ def fit_translators(
     """
     device = next(model.parameters()).device
     start = untrained(read, device)
-    weights = [w.clone().requires_grad_() for w in start.weight]
-    biases = [b.clone().requires_grad_(bias) for b in start.bias]
-    optimizer, rate = recipe.make([*weights, *(biases if bias else [])])
+    # As many layers at a time as their distributions over the vocabulary fit: one, where the vocabulary is large.
+    size = max(1, read.chunk_rows() // (recipe.batch * rows.context))
+    groups = [
+        (slice(i, i + size), start.weight[i : i + size].clone().requires_grad_(), start.bias[i : i + size].clone())
+        for i in range(0, read.n_layers, size)
+    ]
+    for _, _, b in groups:
+        b.requires_grad_(bias)
+    optimizer, rate = recipe.make([t for _, *both in groups for t in both if t.requires_grad])
     losses = torch.zeros(recipe.steps, read.n_layers, dtype=torch.float64, device=device)
     mean = torch.zeros(read.d_vocab, dtype=torch.float64, device=device)
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 - step / recipe.steps)
         logits, resid = residuals(model, rows.draw(recipe.batch, recipe.seed, step))
-        log_p = logits.to(read.dtype).log_softmax(-1)
-        mean += log_p.exp().double().mean((0, 1)) / recipe.steps
+        log_p = logits.to(read.dtype).log_softmax(-1).flatten(0, 1)
+        mean += log_p.exp().double().mean(0) / recipe.steps
         optimizer.zero_grad()
-        for layer in range(read.n_layers):
-            # Backward by layer: only one layer's distribution over the vocabulary is held at a time.
-            loss = layer_loss(read, resid[layer].to(read.dtype), weights[layer], biases[layer], log_p)
-            loss.backward()
-            losses[step, layer] = loss.detach()
+        for layers, w, b in groups:
+            h = torch.stack(resid[: read.n_layers][layers]).to(read.dtype).flatten(1, 2)
+            by_layer = layer_losses(read, h, w, b, log_p)
+            by_layer.sum().backward()
+            losses[step, layers] = by_layer.detach().double()
             if recipe.optimizer == "sgd":
-                own = [weights[layer], biases[layer]] if bias else [weights[layer]]
-                torch.nn.utils.clip_grad_norm_(own, 1.0)
+                _clip_by_layer(w, b)
         optimizer.step()
         if (step + 1) % _POINT == 0 or step + 1 == recipe.steps:
             _check_finite(losses[: step + 1], recipe)
         if on_progress is not None:
             on_progress(step + 1, recipe.steps, f"fitting the lens: step {step + 1} of {recipe.steps}")
-    fitted = Translators(torch.stack(weights).detach(), torch.stack(biases).detach())
+    fitted = Translators(*(torch.cat(parts).detach() for parts in zip(*(both for _, *both in groups), strict=True)))
     return fitted, losses.cpu().numpy(), mean
+
+
+def _clip_by_layer(w: Tensor, b: Tensor) -> None:
+    """Scale the gradient of each layer's translator down to norm 1 where it is longer."""
+    gradients = [g for g in (w.grad, b.grad) if g is not None]
+    norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+    for g in gradients:
+        g.div_(norms.clamp(min=1.0).view(-1, *[1] * (g.ndim - 1)))
 
 
 def _check_finite(losses: Tensor, recipe: Recipe) -> None:

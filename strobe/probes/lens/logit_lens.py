@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from strobe.probes.lens.readout import Readout, readout
+from strobe.probes.lens.readout import Readout, model_readout
 
 if TYPE_CHECKING:
     from strobe.probes.lens.evaluation import LensEvaluation
@@ -98,7 +98,7 @@ class LogitLens(Lens):
 def checked_readout(lens: Lens, model: Any) -> Readout:
     """The checked readout of `model`, after `lens` agreed that this is its model."""
     lens.check_model(model)
-    return readout(model)
+    return model_readout(model)
 
 
 def signed_permutation(d: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ _CHUNK = 2**24
 
 
 class Readout:
-    """h -> W_U LN_f(h), then the family's own transform of logits. Made by `readout`, which checks it.
+    """h -> W_U LN_f(h), then the family's own transform of logits. Made by `model_readout`, which checks it.
 
     Computed in float32 (float64 for a float64 model) whatever the model's dtype, without gradients to the model's
     parameters; gradients reach h.
@@ -35,17 +35,21 @@ class Readout:
 
     def __init__(self, model: Any) -> None:
         self.n_layers, self.d_model, self.d_vocab = model.cfg.n_layers, model.cfg.d_model, model.cfg.d_vocab
+        # A Hugging Face model keeps these on TransformerLens's bridge.
+        holder = getattr(model, "bridge", model)
         self._modules: list[tuple[nn.Module, dict[str, Tensor]]] = []
         for name in ("ln_final", "unembed"):
-            module = getattr(model, name, None)
+            module = getattr(holder, name, None)
             if module is None:
                 raise ValueError(
                     f"a lens reads through the final norm and the unembedding; {model.model_name} has no {name!r}; "
                     "give a language model"
                 )
             self._modules.append((module, _wide(module)))
-        adapter = getattr(model, "adapter", None)
+        adapter = getattr(holder, "adapter", None)
         self._after: Callable[[Tensor], Tensor] = getattr(adapter, "apply_output_logits_transform", _unchanged)
+        # Logits may be cast up after the unembedding; what they are good to is the unembedding's dtype.
+        self._computed_in = next(iter(self._modules[1][0].parameters())).dtype
         self.dtype = next(iter(self._modules[1][1].values())).dtype
         self.hash = self._hash()
 
@@ -71,12 +75,13 @@ class Readout:
         """Raise ValueError unless this readout of `resid` (after the last block) gives the model's own `logits`."""
         with torch.no_grad():
             error = relative_error(self(resid), logits)
-        limit = _ALLOWED.get(logits.dtype)
-        if limit is None or not error <= limit:
+        limit = max(_ALLOWED.get(dtype, 0.0) for dtype in (logits.dtype, self._computed_in))
+        if not error <= limit:
             raise ValueError(
                 f"the readout ln_final -> unembed of {model.model_name} was to give its own logits from the last "
                 "residual; "
-                f"it is {error:.2g} away (relative, {logits.dtype}; {limit} is allowed). Something happens between the "
+                f"it is {error:.2g} away (relative, in {self._computed_in}; {limit} is allowed). Something happens "
+                "between the "
                 "last "
                 "block and the logits that this model's ln_final, unembed and adapter do not say; a lens would be wrong"
             )
@@ -90,7 +95,7 @@ class Readout:
         return digest.hexdigest()
 
 
-def readout(model: Any) -> Readout:
+def model_readout(model: Any) -> Readout:
     """The checked readout of a model that satisfies the state contract: ``readout(resid_post[L-1])`` is the model's
     logits.
 

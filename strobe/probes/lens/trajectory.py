@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import log
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,8 +13,6 @@ from strobe.probes.lens.prediction_depth import prediction_depths
 if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects
-
-Statistic = Literal["kl", "entropy", "cross_entropy", "rank", "probability"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class LensTrajectory(Result):
             raise ValueError(f"lens {lens!r} was asked for; this trajectory was read with {', '.join(self.lenses)}")
         return self.lenses.index(lens)
 
-    def statistic(self, name: Statistic, lens: str | None = None) -> Float[np.ndarray, "layer time"]:
+    def statistic(self, name: str, lens: str | None = None) -> Float[np.ndarray, "layer time"]:
         """One statistic of one lens: "kl", "entropy", "cross_entropy" (nats), "rank" (of the final token),
         "probability" (of the next token). Raises ValueError for another name.
         """
@@ -123,7 +121,7 @@ class LensTrajectory(Result):
 
     def figure(
         self,
-        statistic: Statistic = "kl",
+        statistic: str = "kl",
         lens: str | None = None,
         *,
         first: int = 0,
@@ -132,7 +130,7 @@ class LensTrajectory(Result):
         zmax: float | None = None,
         template: str = "strobe_light",
     ) -> "plotly.graph_objects.Figure":
-        """Layers by tokens, coloured by `statistic`, the most probable token in each cell.
+        """Layers by tokens, coloured by `statistic` (see `statistic`), the most probable token in each cell.
 
         Tokens ``first .. first + n_tokens - 1``; layers are strided to at most `max_rows` rows, with 0 and L always
         among them; what is left out is said in the title. x is the token's position and y the layer, as integers, so

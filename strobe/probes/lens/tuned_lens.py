@@ -27,7 +27,7 @@ from strobe.probes.lens.fitting import (
     untrained,
 )
 from strobe.probes.lens.logit_lens import Lens
-from strobe.probes.lens.readout import readout
+from strobe.probes.lens.readout import model_readout
 from strobe.probes.lens.token_rows import fit_and_held_out
 
 _FORMAT, _VERSION = "strobe-tuned-lens", 1
@@ -74,7 +74,7 @@ class TunedLens(Lens):
     @classmethod
     def untrained(cls, model: Any) -> "TunedLens":
         """A lens with zero translators for `model`: what a fit starts from."""
-        read = readout(model)
+        read = model_readout(model)
         return cls(
             untrained(read, next(model.parameters()).device),
             model_name=model.model_name,
@@ -118,7 +118,7 @@ class TunedLens(Lens):
             weight_decay=weight_decay,
             seed=seed,
         )
-        read = readout(model)
+        read = model_readout(model)
         rows, kept = fit_and_held_out(model, data, held_out, context)
         fitted, losses, mean = fit_translators(model, read, rows, recipe, bias=bias, on_progress=on_progress)
         judged = kept.in_order(held_out_tokens)
@@ -138,7 +138,7 @@ class TunedLens(Lens):
         knows).
         """
         if self.weights_hash is None:
-            found, ours, what = readout(model).hash, self.readout_hash, "final norm and unembedding"
+            found, ours, what = model_readout(model).hash, self.readout_hash, "final norm and unembedding"
         else:
             found, ours, what = model.weights_hash(), self.weights_hash, "weights"
         if found != ours:

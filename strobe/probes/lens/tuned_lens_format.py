@@ -19,7 +19,7 @@ from torch import Tensor
 from strobe.core import CheckpointError
 from strobe.core.atomic import replacing, write_text
 from strobe.probes.lens.fitting import Translators
-from strobe.probes.lens.readout import Readout, readout
+from strobe.probes.lens.readout import Readout, model_readout
 from strobe.probes.lens.tuned_lens import TunedLens
 
 _CONFIG, _PARAMS, _TYPE = "config.json", "params.pt", "linear_tuned_lens"
@@ -51,7 +51,7 @@ def save_tuned_lens_format(lens: TunedLens, path: str | Path, model: Any) -> Pat
         # The package breaks on lenses without a bias, so there always is one.
         "bias": True,
         "base_model_revision": getattr(model, "revision", None),
-        "unembed_hash": unembed_hash(readout(model)),
+        "unembed_hash": unembed_hash(model_readout(model)),
         "lens_type": _TYPE,
     }
     state: dict[str, Tensor] = {}
@@ -72,7 +72,7 @@ def load_tuned_lens_format(path: str | Path, model: Any, *, verify: bool = True)
     """
     folder = Path(path)
     config = _config(folder)
-    read = readout(model)
+    read = model_readout(model)
     shape = (config["num_hidden_layers"], config["d_model"])
     if shape != (read.n_layers, read.d_model):
         raise ValueError(
