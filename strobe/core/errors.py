@@ -1,6 +1,7 @@
 """What strobe raises beyond ValueError and TypeError, and the nearest names that its messages offer.
 
-Every class here is also a ValueError or a RuntimeError, so that a caller who knows none of them still catches them.
+Every class here is also one of Python's own (ValueError, RuntimeError, ArithmeticError), so that a caller who knows
+none of them still catches them.
 """
 
 from collections.abc import Iterable
@@ -25,6 +26,10 @@ class ResultFileError(ValueError):
 
 class CaptureTooLarge(RuntimeError):
     """A run refused before it starts, because what it was asked to keep does not fit in memory."""
+
+
+class NonFiniteActivation(ArithmeticError):
+    """A forward pass that ended in NaN; the message says where it began."""
 
 
 class ExportError(RuntimeError):

@@ -17,6 +17,7 @@ from strobe.core.errors import HookError, nearest
 from strobe.core.memory import refuse_if_too_large
 from strobe.kernels import Edit, Positions, resolve_positions
 from strobe.models.fingerprint import weights_hash
+from strobe.models.finite import check_finite
 from strobe.models.mixer import Mixer
 from strobe.models.run import Run, running
 from strobe.models.state import ModelState
@@ -65,13 +66,15 @@ class StateContract(nn.Module):
         edits: Sequence[StateEdit] = (),
         return_type: str | None = "logits",
         offset: int | None = None,
+        check: bool = True,
     ) -> Any:
         """Logits [batch, time, d_vocab] for token ids [batch, time], one row of them, a text or a list of texts.
 
         `state`: go on from there. `mask` [batch, time]: False at padding (made here for a list of texts).
         `states`: positions at which ``hook_state`` captures and ``hook_carry`` looks. `edits`: of carries.
         `return_type`: "logits", "loss" (mean next-token cross-entropy, nats), "both", "state" (logits and the
-        `ModelState` after the last token) or None.
+        `ModelState` after the last token) or None. `offset`: the position of the first token, where it is not what
+        `state` says. `check`: without gradients, refuse logits that are NaN and say where they began.
         """
         inputs, mask = self._inputs(inputs, mask)
         run = Run(
@@ -86,6 +89,8 @@ class StateContract(nn.Module):
         with running(self.carriers, run):
             logits = self._forward(inputs, run)
         self.ran = dict(run.ran)
+        if check:
+            check_finite(self, logits, inputs, mask, {"state": state, "states": states, "edits": edits})
         if return_type == "state":
             return logits, self._state_after(run, state, inputs.shape[1])
         return _as(return_type, logits, inputs, mask)
