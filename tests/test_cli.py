@@ -44,7 +44,8 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
         "import sys; from strobe import cli\n"
         "try: cli.main(['--help'])\n"
         "except SystemExit as e: assert e.code == 0\n"
-        "print(sorted({m.partition('.')[0] for m in sys.modules} & {'torch', 'streamlit', 'plotly', 'numpy', 'pandas', 'transformers'}))"
+        "heavy = {'torch', 'streamlit', 'plotly', 'numpy', 'pandas', 'transformers'}\n"
+        "print(sorted({m.partition('.')[0] for m in sys.modules} & heavy))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip().endswith("[]")

@@ -43,7 +43,8 @@ def serve(port: int, *more: str) -> subprocess.Popen:
 
 def websocket_status(port: int, host: str, origin: str) -> int:
     request = (
-        f"GET /_stcore/stream HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET /_stcore/stream HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
@@ -92,7 +93,7 @@ def test_a_port_in_use_is_one_clear_line(served):
 
 
 def test_an_interrupt_ends_it_in_order(served):
-    port, process = served
+    _, process = served
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 0, out

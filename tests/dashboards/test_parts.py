@@ -90,7 +90,7 @@ def test_a_lens_of_any_size_is_drawn_within_a_browsers_limits(layers, tokens):
     assert seen.rows[0] == 0
     assert seen.rows[-1] == layers
     if seen.canvas:
-            assert 2 * (64 + 58 * seen.n_tokens) < 32767
+        assert 2 * (64 + 58 * seen.n_tokens) < 32767
         assert len(seen.rows) <= 48
     else:
         assert (layers + 1) * tokens <= 1500
