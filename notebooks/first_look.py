@@ -27,8 +27,8 @@ print("its norm per head at the last:", [round(x, 2) for x in state[0, -1].flatt
 
 # %% [markdown]
 # ## Change it, and let the model go on from it
-# A hook on `hook_carry` is called at the looked positions and what it returns propagates: nothing up to the position moves,
-# everything after does. The same edit as data gives the same numbers.
+# A hook on `hook_carry` is called at the looked positions and what it returns propagates: nothing up to the position
+# moves, everything after does. The same edit as data gives the same numbers.
 
 # %%
 def forget(carry, hook):
@@ -53,8 +53,8 @@ spliced = state.splice(other, layers=[2, 3])
 for name, start in {"as it was": state, "layers 2 and 3 of the other text": spliced}.items():
     probabilities = model(" ", state=start)[0, -1].softmax(-1)
     top = probabilities.topk(4)
-    shown = [(model.to_string([i]), round(p, 3)) for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
-    print(f"{name:>34}:", shown)
+    likely = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    print(f"{name:>34}:", [(model.to_string([token]), round(p, 3)) for token, p in likely])
 
 # %% [markdown]
 # ## Generate, with the same hook at every new token

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # The tuned lens: what would the model say if it stopped here?
 #
-# A lens reads the residual stream of each layer as a distribution over the next token (Belrose et al. 2023,
-# arXiv:2303.08112). The logit lens uses the model's own readout; the tuned lens first applies an affine map that was
-# trained, per layer, to match the model's output.
+# A lens reads the residual stream after each layer as a distribution over the next token. The logit lens uses the model's
+# own readout; the tuned lens (Belrose et al. 2023, arXiv:2303.08112) first applies an affine map, trained per layer to
+# match the model's output. Everything runs on a bundled model, on a CPU, without a download.
 
 # %%
 from pathlib import Path
@@ -13,12 +13,54 @@ import strobe
 from strobe.models.corpus import PythonCorpus
 
 model = strobe.load("mamba2-python")
-corpus = PythonCorpus.build(tokenizer=None)
+lens = strobe.TunedLens.bundled(model)
+print(lens.report.summary())
+
+# %% [markdown]
+# ## One text, every layer
+# Each cell is the lens's most likely next token; the colour is how far its distribution is from the model's own (nats).
+
+# %%
+text = "def area(radius):\n    return 3.14 * radius ** 2\n\nprint(area(2.0))\n"
+trajectory = lens.trajectory(model, text)
+figure = trajectory.figure(statistic="kl")
+figure
+
+# %%
+# The control in this figure is the lens with its translators' directions permuted: what an affine map of the same size does
+# when it is not the fitted one.
+trajectory.curve_figure()
+
+# %%
+trajectory.to_frame().head()
+
+# %% [markdown]
+# ## On held-out text
+# Cross-entropy by layer in bits per byte, tuned beside logit lens, and how early the final answer is there.
+
+# %%
+corpus = PythonCorpus.build(tokenizer=strobe.models.zoo.folder("mamba2-python") / "tokenizer.json")
+tokens = corpus.tokens("test")[:8192].astype("int64")
+n_bytes = len(model.to_string(tokens).encode())
+evaluation = lens.evaluate(model, tokens, n_bytes=n_bytes)
+print(evaluation.summary())
 
 # %% [markdown]
 # ## Train one
-# A few steps, to keep this notebook quick; the bundled one was trained for longer (`strobe lens mamba2-python --train`).
+# A few steps, to keep this notebook quick. The bundled lens is what `strobe lens mamba2-python --text ... --train` fits.
 
 # %%
-lens = strobe.TunedLens.fit(model, corpus.tokens("train"), steps=20, batch=4, context=128, seed=0)
-print(lens)
+short = strobe.TunedLens.fit(model, corpus, steps=60, batch=8, context=64, seed=0)
+print(short.report.summary())
+
+# %% [markdown]
+# ## Keep it
+# A result is one file, with its provenance; a figure is HTML or JSON anywhere, PNG, SVG or PDF where a browser is.
+
+# %%
+with TemporaryDirectory() as folder:
+    trajectory.save(Path(folder) / "trajectory.safetensors")
+    again = type(trajectory).load(Path(folder) / "trajectory.safetensors")
+    again.export(Path(folder) / "lens.html")
+    print(sorted(p.name for p in Path(folder).iterdir()))
+print(again.provenance.summary())

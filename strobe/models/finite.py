@@ -26,7 +26,8 @@ def check_finite(model: Any, logits: Tensor, inputs: Tensor, mask: Tensor | None
     where = f"the weight {weight!r} is not finite" if weight else "every weight is finite"
     raise NonFiniteActivation(
         f"the logits of {model.model_name} are NaN from position {position} on; the first activation that is not "
-        f"finite is {_first(model, inputs, mask, arguments)!r}, and {where}. Look there, or at what edits and hooks put in"
+        f"finite is {_first(model, inputs, mask, arguments)!r}, and {where}. Look there, or at what "
+        "edits and hooks put in"
     )
 
 

@@ -194,7 +194,7 @@ class Mixer(nn.Module):
         at = {w: self._window_at(streams, carry, w, [*part.local, end], part) for w in windows}
         after = self.Carry(*result.carry, *(at[w][:, -1] for w in windows))
         shown = None
-        if part.local:
+        if result.captured is not None:
             shown = self.Carry(*result.captured, *(at[w][:, :-1] for w in windows))
         for edit in (e for e in part.edits if e.field in windows):
             after = apply_edit(edit, after)

@@ -102,5 +102,7 @@ class HookedLM(StateContract, ModelProtocol, HookedRootModule):
 
     @property
     def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
-        """The embedding."""
+        """The embedding of token ids. Raises TypeError for a model of real-valued inputs."""
+        if not isinstance(self.embed, nn.Embedding):
+            raise TypeError(f"{self.model_name} takes real-valued inputs and has no token embedding; see model.embed")
         return self.embed.weight

@@ -26,14 +26,18 @@ def causal_conv(
 
     `window` holds the last kernel-1 entries before the stream. Numbers at padding tokens are not meaningful.
     """
-    if mask is not None:
-        order, back = _compaction(mask)
-        stream = torch.take_along_dim(stream, order[..., None], 1)
-    padded = torch.cat([window.to(stream.dtype), stream], 1).transpose(1, 2)
-    out = F.conv1d(padded, weight[:, None, :].to(stream.dtype), _cast(bias, stream), groups=weight.shape[0]).transpose(
-        1, 2
-    )
-    return torch.take_along_dim(out, back[..., None], 1) if mask is not None else out
+    if mask is None:
+        return _conv(stream, window, weight, bias)
+    order, back = _compaction(mask)
+    out = _conv(torch.take_along_dim(stream, order[..., None], 1), window, weight, bias)
+    return torch.take_along_dim(out, back[..., None], 1)
+
+
+def _conv(stream: Stream, window: Window, weight: Tensor, bias: Tensor | None) -> Stream:
+    dtype = stream.dtype
+    padded = torch.cat([window.to(dtype), stream], 1).transpose(1, 2)
+    bias = None if bias is None else bias.to(dtype)
+    return F.conv1d(padded, weight[:, None, :].to(dtype), bias, groups=weight.shape[0]).transpose(1, 2)
 
 
 def shifted(stream: Stream, window: Window, mask: Mask | None = None) -> Stream:
@@ -64,7 +68,3 @@ def _compaction(mask: Mask) -> tuple[Tensor, Tensor]:
     """`order` lists each row's real tokens first, in order; `back` undoes it."""
     order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)
     return order, torch.argsort(order, dim=1)
-
-
-def _cast(bias: Tensor | None, like: Tensor) -> Tensor | None:
-    return None if bias is None else bias.to(like.dtype)

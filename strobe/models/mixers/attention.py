@@ -68,8 +68,8 @@ class Attention(nn.Module):
         self.W_K = nn.Linear(config.d_model, groups * self.head_dim, bias=False)
         self.W_V = nn.Linear(config.d_model, groups * self.head_dim, bias=False)
         self.W_O = nn.Linear(config.d_model, config.d_model, bias=False)
-        for name in ("q", "k", "v", "z", "pattern"):
-            setattr(self, f"hook_{name}", HookPoint())
+        self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()
+        self.hook_z, self.hook_pattern = HookPoint(), HookPoint()
 
     def init_carry(self, batch: int, dtype: torch.dtype, device: torch.device) -> KV:
         """An empty cache."""
@@ -137,7 +137,8 @@ class Attention(nn.Module):
     def _trim(self, cache: KV) -> KV:
         if self.config.window is None or not bool(cache.real.all()):
             return cache
-        return KV(*(t[:, -self.config.window :] for t in cache[:4]), cache.seen)
+        k, v, real, position = (t[:, -self.config.window :] for t in cache[:4])
+        return KV(k, v, real, position, cache.seen)
 
 
 def rotate(

@@ -43,8 +43,8 @@ def _language_figures(card: dict[str, Any]) -> list[str]:
     splits = data["splits"]
     rows = [("**this model**", card["bits_per_byte"]["test"]), *card["baselines_test"].items()]
     return [
-        f"Data: the source of Python {data['python']}'s own standard library, {splits['train']['n_tokens']:,} training tokens "
-        f"(byte-level BPE of {data['vocab_size']:,}); files held out by a hash of their path.",
+        f"Data: the source of Python {data['python']}'s own standard library, {splits['train']['n_tokens']:,} training "
+        f"tokens (byte-level BPE of {data['vocab_size']:,}); files held out by a hash of their path.",
         "",
         "| held-out test files | bits per byte |",
         "|---|---|",

@@ -72,6 +72,20 @@ class TunedLens(Lens):
         return h if layer == self.n_layers else self.translators(h, layer)
 
     @classmethod
+    def bundled(cls, model: Any) -> "TunedLens":
+        """The tuned lens that comes with the bundled `model`. Raises ValueError for a model that has none."""
+        from strobe.models import zoo
+
+        file = zoo.WEIGHTS / model.model_name / _FILE
+        if not file.is_file():
+            having = [name for name in zoo.available() if (zoo.WEIGHTS / name / _FILE).is_file()]
+            raise ValueError(
+                f"no tuned lens comes with {model.model_name!r}; one comes with {', '.join(having) or 'none'}; "
+                "fit one with TunedLens.fit"
+            )
+        return cls.load(file, model)
+
+    @classmethod
     def untrained(cls, model: Any) -> "TunedLens":
         """A lens with zero translators for `model`: what a fit starts from."""
         read = model_readout(model)
