@@ -27,8 +27,8 @@ figure = trajectory.figure(statistic="kl")
 figure
 
 # %%
-# The control in this figure is the lens with its translators' directions permuted: what an affine map of the same size does
-# when it is not the fitted one.
+# The control in this figure is a constant lens: the model's output averaged over the tokens the lens was fitted on. A
+# layer that does no better says nothing about this text.
 trajectory.curve_figure()
 
 # %%
