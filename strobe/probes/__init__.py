@@ -5,6 +5,7 @@ from typing import Any as _Any
 
 _EXPORTS = {
     "LogitLens": "strobe.probes.lens",
+    "SteeringVector": "strobe.probes.steering",
     "TunedLens": "strobe.probes.lens",
     "provenance_of": "strobe.probes.provenance",
 }
