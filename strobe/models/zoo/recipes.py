@@ -117,7 +117,7 @@ RECIPES: dict[str, Recipe] = {
         _language(
             "gated-deltanet-python",
             "Gated DeltaNet: matrix carries that erase before they write.",
-            1200,
+            1000,
             176,
             ["gated_deltanet"] * 3,
             480,
