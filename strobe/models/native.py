@@ -101,6 +101,11 @@ class HookedLM(StateContract, ModelProtocol, HookedRootModule):
         return self.unembed.weight.T
 
     @property
+    def b_U(self) -> Float[Tensor, " d_vocab"]:
+        """The unembedding's bias: none, so zeros."""
+        return self.W_U.new_zeros(self.W_U.shape[1])
+
+    @property
     def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
         """The embedding of token ids. Raises TypeError for a model of real-valued inputs."""
         if not isinstance(self.embed, nn.Embedding):

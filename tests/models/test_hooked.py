@@ -271,6 +271,11 @@ def test_texts_of_different_length_are_each_the_text_alone(model):
         alone = model(text)
         assert alone.shape == (1, len(text), 11)
         assert_close(out[row, : len(text)], alone[0], kind="scan")
+        # What goes on from there has seen the text and no padding.
+        for layer in (0, 2, 3):
+            padded, own = (model.state_after(t).layers[layer].carry for t in (TEXTS, text))
+            for a, b in zip(padded, own, strict=True):
+                assert_close(a[row], b[0], kind="scan")
     assert_close(model("abcd"), model(torch.tensor([1, 2, 3, 4])), kind="scan")
 
 

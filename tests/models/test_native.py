@@ -108,6 +108,10 @@ def test_accumulated_resid_and_logit_lens_end_at_the_logits(model, tokens):
     stack, labels = cache.accumulated_resid(return_labels=True, apply_ln=True)
     assert labels[-1] == "final_post" and stack.shape == (4, 2, 9, 8)
     assert_close((stack[-1] * model.ln_final.weight) @ model.W_U, logits, kind="scan")
+    lens = cache.logit_lens()
+    assert_close(lens.values[-1], logits[:, -1], kind="logits", dtype=torch.float32)
+    earlier = rms(cache["resid_post", 0], model.ln_final) @ model.W_U
+    assert_close(lens.values[1], earlier[:, -1], kind="logits", dtype=torch.float32)
     resid = cache["resid_post", 1]
     assert_close(cache.accumulated_resid()[2], resid, kind="scan")
 

@@ -115,7 +115,7 @@ class RGLRU(Mixer):
             r=r,
             i=self._gate(conv, self.input_gate_weight, self.input_gate_bias),
             decay=decay,
-            m=_BoundedSqrt.apply(-torch.expm1(2 * decay)),  # pyright: ignore[reportGeneralTypeIssues]
+            m=_BoundedSqrt.apply(-torch.expm1(2 * decay)),
             started=shifted(ones, carry.started, mask),
         )
         return signals, {"conv": stream, "started": ones}
