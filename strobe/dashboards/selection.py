@@ -164,7 +164,7 @@ def _model_name() -> str:
     chosen = st.selectbox(
         "Model",
         [*names, *([typed] if typed and typed not in names else [])],
-        index=0 if names else None,
+        index=_first_that_reads(names),
         accept_new_options=True,
         placeholder="a folder with a checkpoint",
         help="A bundled model, or type the path of a folder with config.json and model.safetensors.",
@@ -172,6 +172,14 @@ def _model_name() -> str:
         bind="query-params",
     )
     return str(chosen or "")
+
+
+def _first_that_reads(names: list[str]) -> int | None:
+    """The bundled model to begin with: one that can be shown a text, where there is one."""
+    for i, name in enumerate(names):
+        if (loading.find(name).folder / "tokenizer.json").is_file():
+            return i
+    return 0 if names else None
 
 
 def _open(name: str) -> tuple[loading.Loaded | None, str]:

@@ -56,7 +56,8 @@ def lens_home(loaded: loading.Loaded) -> Path:
 def lens_files(loaded: loading.Loaded) -> list[LensFile]:
     """Tuned lenses of this model: trained here first, then the one that came with it."""
     came_with = LensFile(
-        "bundled" if loaded.source.bundled else "from the model's folder", loaded.source.folder / loading.LENS_FILE
+        "that is bundled" if loaded.source.bundled else "in the model's folder",
+        loaded.source.folder / loading.LENS_FILE,
     )
     return [f for f in (LensFile("trained here", lens_home(loaded)), came_with) if f.path.is_file()]
 

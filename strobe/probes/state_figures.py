@@ -133,7 +133,7 @@ def attention(trace: "StateTrace", *, head: int | None, template: str) -> "go.Fi
     _time_axis(fig, trace.tokens, "read at token t", axis="y")
     fig.update_yaxes(autorange="reversed", range=None)
     title = f"Effective attention, layer {trace.layer} ({trace.mixer}): read_t = Σ_s E[t, s] v_s"
-    fig.update_layout(title_text=title, height=560)
+    fig.update_layout(title_text=title, height=min(1100, max(420, 190 + 17 * len(words))))
     return figures.style(fig, template)
 
 
@@ -192,7 +192,8 @@ def distributions(result: "StateIntervention", *, at: str, template: str) -> "go
         title_text=f"{place}: after token {position} “{escape_plotly(show(result.tokens[position], 16))}”",
         barmode="group",
         bargap=0.25,
-        height=170 + 44 * len(words),
+        # One height for both places, so that they stand side by side.
+        height=170 + 44 * max(len(result.first_tokens), len(result.end_tokens)),
         legend={"traceorder": "reversed", "y": -0.22, "yanchor": "top", "x": 0, "xanchor": "left"},
         margin={"b": 110},
     )

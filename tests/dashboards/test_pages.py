@@ -257,3 +257,29 @@ def test_lens_file_of_another_model_is_refused_with_a_reason(tiny, tmp_path):
     assert not at.exception
     assert "translators fit one model only" in words(at)
     assert any("Logit lens" in title for title in charts(at))
+
+
+def test_kept_results_open_without_the_model(tiny):
+    from strobe.probes.states import state_intervention
+
+    assert "Nothing is kept yet" in words(app("results", model=tiny))
+    result = state_intervention(loading.open_model(str(tiny)).model, TEXT, 0, 2, "zero", max_new_tokens=0)
+    path = store.keep("edit-1", result)
+    at = app("results", model="gone")
+    assert not at.exception
+    assert any("First prediction" in title for title in charts(at))
+    assert result.edit in at.get("text")[0].value
+    path.write_bytes(b"")
+    assert "cut short" in words(app("results", model="gone"))
+
+
+def test_the_first_model_offered_is_one_that_reads_text(tiny, monkeypatch):
+    from types import SimpleNamespace
+
+    from strobe.dashboards import selection
+
+    folders = {"numbers": tiny.parent, "text": tiny}
+    monkeypatch.setattr(selection.loading, "find", lambda name: SimpleNamespace(folder=folders[name]))
+    assert selection._first_that_reads(["numbers", "text"]) == 1
+    assert selection._first_that_reads(["numbers"]) == 0
+    assert selection._first_that_reads([]) is None

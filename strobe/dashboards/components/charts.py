@@ -41,15 +41,19 @@ def chart(
     key: str,
     alt: str,
     on_pick: Callable[[list[dict[str, Any]]], None] | None = None,
+    narrow: bool = False,
 ) -> None:
     """Show ``draw(template=...)``, a figure of `result`, with its exports under it.
 
-    `on_pick` is given the points of a click, before the page is drawn again. Pictures are always exported on the light
-    template, which prints.
+    `narrow`: it has half of the page, too little for a title and a legend on one line. `on_pick` is given the points
+    of a click, before the page is drawn again. Pictures are always exported on the light template, which prints.
     """
     figure = draw(template=figure_template())
     # Streamlit brings this font with it under another name than the one that figures ask for.
     figure.update_layout(font={"family": f"'Source Sans', {figures.SANS}"})
+    if narrow:
+        below = {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.22, "yanchor": "top"}
+        figure.update_layout(legend=below, margin={"b": 110})
     options: dict[str, Any] = {"selection_mode": "points"}
     if on_pick is not None:
         options["on_select"] = lambda: on_pick(list(st.session_state[key].selection.points))

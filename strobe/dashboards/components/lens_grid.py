@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import streamlit as st
+from streamlit.components.v2 import component
 
 from strobe.core.tokens import show
 from strobe.dashboards.lens_view import STATISTICS
@@ -102,7 +103,7 @@ export default function (component) {
 }
 """
 _WORDS = {name: words for words, name in STATISTICS.items()}
-_component = st.components.v2.component("strobe_lens_grid", html=_HTML, css=_CSS, js=_JS)
+_component = component("strobe_lens_grid", html=_HTML, css=_CSS, js=_JS)
 
 
 def lens_grid(

@@ -111,7 +111,11 @@ def _show(result: "StateIntervention") -> None:
         st.markdown(
             f"**At the {place}**: KL(untouched ‖ edited) = **{kl[1]:.3g} nats**; random edits of the same norm: median "
             f"{np.median(control):.3g} ({control.min():.3g} to {control.max():.3g}, {len(control)} draws). "
-            + (f"The edit does {times:.2g} × the median random edit." if np.isfinite(times) else "")
+            + (
+                f"The edit does {times:,.{0 if times >= 10 else 1}f} × the median random edit."
+                if np.isfinite(times)
+                else ""
+            )
         )
     left, right = st.columns(2, gap="medium")
     with left:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 from strobe.core.tokens import show
 
@@ -64,7 +65,7 @@ export default function (component) {
   if (data.chosen >= 0) tell(data.chosen);
 }
 """
-_component = st.components.v2.component("strobe_token_strip", html=_HTML, css=_CSS, js=_JS)
+_component = component("strobe_token_strip", html=_HTML, css=_CSS, js=_JS)
 
 
 def token_strip(

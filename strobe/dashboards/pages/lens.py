@@ -76,11 +76,11 @@ with left:
     at = partial(trajectory.token_figure, here.position, lens)
     chart(trajectory, at, key="lens-token", alt=f"most probable next tokens after token {here.position}, by layer")
 with right:
-    chart(trajectory, trajectory.curve_figure, key="lens-curve", alt="cross-entropy of the text after each layer")
+    chart(trajectory, trajectory.curve_figure, key="lens-curve", alt="cross-entropy of the text by layer", narrow=True)
 
 st.subheader("Tuned lens of this model", anchor=False)
 job = lens_training(loaded)
 job_panel(job)
 if kind == "tuned" and which is not None:
-    st.caption(f"In use: the lens {which.label}.")
+    st.caption(f"In use: the tuned lens {which.label}.")
 footer(trajectory)
