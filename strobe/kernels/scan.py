@@ -135,7 +135,8 @@ def scan(
 
     `capture`: positions whose carry is wanted (ints, negatives allowed; a slice; "all"). A capture at an edited
     position shows the edited carry, because that is what crosses to the next token.
-    `edits`: honoured exactly, in the order given. `readers`: constant vectors in the query slot (see the family).
+    `edits`: honoured exactly, in the order given. `readers`: constant vectors in the query slot (see the family); like
+    the read, a reader's answer at an edited position is from before the edit.
     `mask` [batch, time]: where False, the token is padding and the carry passes unchanged.
     Gradients flow through all of it. Raises ValueError for an unknown backend or an edit that does not fit, and
     IndexError for a position outside the sequence.

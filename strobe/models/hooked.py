@@ -237,6 +237,11 @@ class StateContract(nn.Module):
                 raise ValueError(f"the state has a carry {name!r}; {self.model_name} has {', '.join(self.carriers)}")
             if carry[0].shape[0] != batch:
                 raise ValueError(f"the state is of a batch of {carry[0].shape[0]}, the inputs of {batch}")
+        if missing := [name for name in self.carriers if name not in state.carries]:
+            raise ValueError(
+                f"the state lacks the carry of {', '.join(missing)}; begin from model.init_state({batch}) and set "
+                "those you have, so that nothing starts empty unsaid"
+            )
         return dict(state.carries)
 
     def _edits(self, edits: Sequence[StateEdit]) -> dict[str, list[Edit]]:

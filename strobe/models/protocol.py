@@ -109,5 +109,9 @@ class ModelProtocol(nn.Module):
         return self.W_U.T[ids]
 
     def accumulated_bias(self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True) -> Tensor:
-        """The residual stream's constant part up to `layer`: zero, since native blocks have no output bias."""
-        return torch.zeros(self.config.d_model, device=self.W_U.device)
+        """The output biases of the mixers before `layer` (and of its own, with `mlp_input`); MLPs have none."""
+        total = torch.zeros(self.config.d_model, device=self.W_U.device, dtype=self.W_U.dtype)
+        for block in self.blocks[: layer + int(mlp_input)]:
+            bias = getattr(getattr(block.mixer, "out_proj", None), "bias", None)
+            total = total if bias is None else total + bias
+        return total

@@ -360,3 +360,12 @@ def test_gradients_reach_through_an_edit_and_a_state(model, tokens):
         slope = (loss(value + 1e-5) - loss(value - 1e-5)) / 2e-5
     assert slope.abs() > 1e-3
     assert relative_error(value.grad, slope) < 1e-6
+
+
+def test_a_state_that_lacks_a_carry_is_refused_instead_of_starting_it_empty():
+    options = {"gru": {"hidden": 4}}
+    model = HookedLM(ModelConfig(d_model=4, d_vocab=7, layers=["gru", "gru"], mixer_options=options, mlp="none"))
+    state = model.state_after(torch.tensor([[1, 2]]))
+    del state.carries["blocks.1.mixer"]
+    with pytest.raises(ValueError, match=r"lacks the carry of blocks\.1\.mixer"):
+        model(torch.tensor([[3]]), state=state)

@@ -181,3 +181,14 @@ def test_nnsight_leaves_the_outputs_unchanged(tokens):
     _, cache = model.run_with_cache(tokens, names_filter="blocks.1.hook_resid_pre")
     assert torch.equal(resid, cache["blocks.1.hook_resid_pre"])
     assert torch.equal(model(tokens), expected)
+
+
+def test_accumulated_bias_is_what_the_mixers_add_to_a_stream_of_nothing():
+    options = {"rglru": {"inner": 8, "heads": 2}, "gru": {"hidden": 8}}
+    config = ModelConfig(d_model=8, d_vocab=7, layers=["rglru", "gru"], mixer_options=options, mlp="none")
+    model = HookedLM(config)
+    with torch.no_grad():
+        model.blocks[0].mixer.out_proj.bias.copy_(torch.arange(8.0))
+    assert torch.equal(model.accumulated_bias(0), torch.zeros(8))
+    assert torch.equal(model.accumulated_bias(0, mlp_input=True), torch.arange(8.0))
+    assert torch.equal(model.accumulated_bias(2), torch.arange(8.0))
