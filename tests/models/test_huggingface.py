@@ -139,6 +139,21 @@ def test_watching_everything_changes_no_number(name):
     assert not silent
 
 
+@pytest.mark.parametrize("name", ["qwen3_next", "gpt2", "gpt_neox", "llama", "mistral", "qwen3", "gemma2"])
+@torch.no_grad()
+def test_the_inside_of_attention_is_seen_and_edited(name):
+    model, rows = pair(name)[1], tokens(2, TIME)
+    here = next(f"blocks.{c.layer}.attn.hook_pattern" for c in model._kept)
+    logits, cache = model.run_with_cache(rows, names_filter=[here, here.replace("pattern", "z")])
+    pattern = cache[here]
+    assert_close(pattern.sum(-1), torch.ones(pattern.shape[:-1]), kind="logits")
+    assert not pattern.triu(1).any()
+    assert_close(logits, oracle(name, rows), kind="logits")
+    edited = model.run_with_hooks(rows, fwd_hooks=[(here, lambda tensor, hook: torch.zeros_like(tensor))])
+    assert relative_error(edited, logits) > 1e-2
+    assert_close(model(rows), oracle(name, rows), kind="logits")
+
+
 @every
 @torch.no_grad()
 def test_three_pieces_equal_one(name):

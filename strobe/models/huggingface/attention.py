@@ -69,7 +69,8 @@ class Pass:
     def read_back(self, run: Run, every: Sequence[KeyValueCarrier]) -> None:
         """Put each layer's cache after the pass into ``run.after``."""
         for carrier in every:
-            past, layer = self.past[carrier.key], self.cache.layers[carrier.layer]
+            past = self.past[carrier.key]
+            layer: Any = self.cache.layers[carrier.layer]
             after = KV(
                 layer.keys.transpose(1, 2),
                 layer.values.transpose(1, 2),
@@ -157,4 +158,5 @@ def _trim(cache: KV, window: int | None) -> KV:
     """Only what a window can still reach, where no padding makes rows differ."""
     if window is None or cache.k.shape[1] <= window or not bool(cache.real.all()):
         return cache
-    return KV(*(t[:, -window:] for t in cache[:4]), cache.seen)
+    k, v, real, position = (t[:, -window:] for t in cache[:4])
+    return KV(k, v, real, position, cache.seen)

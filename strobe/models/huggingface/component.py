@@ -110,6 +110,7 @@ def _cache_layer(mixer: Mixer, arguments: Mapping[str, Any]) -> CarryLayer | Non
     if not isinstance(cache, Cache):
         return None
     index = int(mixer.key.split(".")[1])
-    if not isinstance(cache.layers[index], CarryLayer):
-        cache.layers[index] = CarryLayer()
-    return cache.layers[index]
+    layer = cache.layers[index]
+    if not isinstance(layer, CarryLayer):
+        layer = cache.layers[index] = CarryLayer()
+    return layer

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from strobe.core.errors import CheckpointError
 from strobe.models.huggingface import families, files
@@ -54,7 +55,7 @@ def wrap(
     family.prepare(model)
     before = dict(model.named_parameters())
     transplant(model, family)
-    names = _after_transplant(model, before, family)
+    names = _after_transplant(model, before)
     with warnings.catch_warnings():
         # TransformerLens lists the aliases of parts that a layer of another kind does not have.
         warnings.filterwarnings("ignore", message=".*did not resolve.*")
@@ -75,7 +76,7 @@ def family_of(config: Any, source: str) -> Family:
     return family
 
 
-def _after_transplant(model: Any, before: dict[str, Any], family: Family) -> dict[str, Any]:
+def _after_transplant(model: nn.Module, before: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     """Checkpoint name -> the parameter that now holds it (in our mixers the same one, or a view of its memory)."""
-    theirs = {parameter.data_ptr(): name for name, parameter in before.items()}
+    theirs: dict[int, str] = {parameter.data_ptr(): name for name, parameter in before.items()}
     return {theirs.get(p.data_ptr(), name): p for name, p in model.named_parameters()}

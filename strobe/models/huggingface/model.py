@@ -55,7 +55,7 @@ class HuggingFaceLM(StateContract, ModelProtocol, HookedRootModule):
         return self.bridge.cfg
 
     @property
-    def blocks(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def blocks(self) -> Any:
         """The bridge's blocks."""
         return self.bridge.blocks
 
@@ -89,8 +89,8 @@ class HuggingFaceLM(StateContract, ModelProtocol, HookedRootModule):
         arguments: dict[str, Any] = {"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs}
         if not self._kept:
             return self.hf(**arguments, use_cache=False).logits
-        like = self.W_E
-        kept = attention.prepare(self.hf_config, self._kept, run, *inputs.shape[:2], like.dtype, like.device)
+        like, (batch, time) = self.W_E, inputs.shape[:2]
+        kept = attention.prepare(self.hf_config, self._kept, run, batch, time, like.dtype, like.device)
         self._check_positions(kept.position_ids)
         masks: Any = kept.masks
         if masks is not None:

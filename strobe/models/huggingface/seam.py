@@ -77,7 +77,7 @@ def transplant(model: Any, family: Family) -> None:
     found = dict.fromkeys((t.replaces for t in family.transplants), 0)
     for index, block in enumerate(blocks_of(model, family)):
         for t in family.transplants:
-            theirs = getattr(block, t.slot, None)
+            theirs: Any = getattr(block, t.slot, None)
             if type(theirs).__name__ == t.replaces:
                 check_call(family, t, type(theirs))
                 setattr(block, t.slot, adopt(family, t, theirs, f"{family.blocks}.{index}.{t.slot}"))

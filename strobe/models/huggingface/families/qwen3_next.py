@@ -65,7 +65,7 @@ def _build(theirs: Any) -> InterleavedGatedDeltaNet:
 
 
 def _prepare(model: Any) -> None:
-    """torch's grouped product of the experts has no float64; transformers' loop over them has."""
+    """The grouped product of the experts has no float64; transformers' loop over them has."""
     if next(model.parameters()).dtype == torch.float64:
         model.set_experts_implementation("eager")
 
