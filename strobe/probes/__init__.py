@@ -7,6 +7,8 @@ _EXPORTS = {
     "LogitLens": "strobe.probes.lens",
     "SteeringVector": "strobe.probes.steering",
     "TunedLens": "strobe.probes.lens",
+    "fixed_points": "strobe.probes.fixed_points",
+    "held_fixed_point": "strobe.probes.fixed_points",
     "provenance_of": "strobe.probes.provenance",
 }
 __all__ = [*_EXPORTS]

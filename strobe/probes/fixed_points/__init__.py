@@ -1,0 +1,28 @@
+"""Fixed points, slow points and spectra of recurrences under a held input. Names load on first use."""
+
+from importlib import import_module as _import_module
+from typing import Any as _Any
+
+_HERE = "strobe.probes.fixed_points"
+_EXPORTS = {
+    "FixedPoints": f"{_HERE}.result",
+    "HeldFixedPoint": f"{_HERE}.spectrum",
+    "Limits": f"{_HERE}.finder",
+    "System": f"{_HERE}.system",
+    "fixed_points": f"{_HERE}.probe",
+    "held_fixed_point": f"{_HERE}.spectrum",
+    "from_function": f"{_HERE}.system",
+    "from_module": f"{_HERE}.modules",
+    "iterated": f"{_HERE}.system",
+}
+__all__ = [*_EXPORTS]
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _EXPORTS:
+        return getattr(_import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module {_HERE!r} has no attribute {name!r}; it exports {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
