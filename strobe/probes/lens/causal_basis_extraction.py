@@ -24,9 +24,6 @@ from strobe.probes.provenance import provenance_of
 # The relative gain below which an ascent has arrived (the authors' figure), and how many L-BFGS iterations go between
 # looks.
 _ARRIVED, _ROUND = 1e-4, 20
-# The best ascent goes on to here: an error in a direction is the square root of that in its energy, and what one
-# direction misses the next ones find.
-_SETTLED = 1e-7
 
 
 def extract_causal_basis(
@@ -60,8 +57,8 @@ def extract_causal_basis(
     k = read.d_model if k is None else k
     if not 1 <= k <= read.d_model or restarts < 1 or n_random < 1:
         raise ValueError(
-            f"{k} directions, {restarts} restarts and {n_random} random directions were asked for; "
-            f"give 1 to {read.d_model} directions, and 1 or more of the others"
+            f"{k} directions, {restarts} restarts and {n_random} random directions were asked for; give 1 to "
+            f"{read.d_model} directions, and 1 or more of the others"
         )
     rows = token_rows(model, tokens, context).in_order(max_tokens)
     parts = [residuals(model, part) for part in rows.split(batch)]
@@ -150,11 +147,10 @@ def _extract(
         # out.
         to_v = project @ root
         starts = [_local_start(to_v, fisher), *_normal((restarts - 1, d), generator, root)]
-        ascents = [_ascend(energy, to_v, w, max_iter, _ARRIVED) for w in starts]
+        ascents = [_ascend(energy, to_v, w, max_iter) for w in starts]
         best = max(ascents, key=lambda ascent: ascent[1])[0]
-        w, _ = _ascend(energy, to_v, best, max_iter, _SETTLED)
         # Projected once more: after many directions the first projection leaves rounding behind.
-        found = torch.cat([found, _unit(project @ _unit(to_v @ w))[None]])
+        found = torch.cat([found, _unit(project @ best)[None]])
         if on_progress is not None:
             on_progress(i + 1, k, f"causal basis: direction {i + 1} of {k}")
     return found
@@ -170,20 +166,18 @@ def _local_start(to_v: Tensor, fisher: Tensor) -> Tensor:
     return torch.linalg.eigh(to_v.T @ fisher @ to_v)[1][:, -1]
 
 
-def _ascend(energy: _Energy, to_v: Tensor, start: Tensor, max_iter: int, gain: float) -> tuple[Tensor, float]:
-    """(the w reached from `start`, the energy of its direction); stops where a round gains less than `gain` of the
-    energy.
-    """
+def _ascend(energy: _Energy, to_v: Tensor, start: Tensor, max_iter: int) -> tuple[Tensor, float]:
+    """(the unit vector reached from `start`, its energy)."""
     w = start.clone().requires_grad_()
     done, last, now = 0, -1.0, 0.0
     while done < max_iter:
         steps = min(_ROUND, max_iter - done)
         now = _lbfgs(energy, to_v, w, steps)
         done += steps
-        if abs(now - last) <= gain * abs(now):
+        if abs(now - last) <= _ARRIVED * abs(now):
             break
         last = now
-    return w.detach(), now
+    return _unit(to_v @ w).detach(), now
 
 
 def _lbfgs(energy: _Energy, to_v: Tensor, w: Tensor, steps: int) -> float:

@@ -121,8 +121,8 @@ class LensEvaluation(Result):
         lines = [f"Lens evaluation over {self.n_tokens} tokens, {n_layers} layers"]
         for i, lens in enumerate(self.lenses):
             lines += [
-                f"  {lens} lens, layer {layer}: {self.curve(lens)[layer]:.4g} {self.unit}, "
-                f"KL {self.kl[i, layer]:.4g} nats, bias {self.bias[i, layer]:.4g} nats"
+                f"  {lens} lens, layer {layer}: {self.curve(lens)[layer]:.4g} {self.unit}, KL {self.kl[i, layer]:.4g} "
+                f"nats, bias {self.bias[i, layer]:.4g} nats"
                 for layer in sorted({0, n_layers // 2, n_layers})
             ]
             lines.append(f"  {lens} lens: predictions settle at {self.depth.mean[i]:.2f} of the depth on average")

@@ -54,10 +54,9 @@ class LensFit(Result):
             return None
         return (
             f"the tuned lens is worse than the logit lens at layer {', '.join(map(str, bad))} on "
-            f"{self.n_held_out_tokens} held-out "
-            f"tokens (worst: {self.tuned_kl[bad].max():.3g} nats); it starts as the logit lens, so it is undertrained "
-            "or the "
-            "learning rate is too high: give more steps, or another learning_rate"
+            f"{self.n_held_out_tokens} held-out tokens (worst: {self.tuned_kl[bad].max():.3g} nats); it starts as the "
+            "logit lens, so it is undertrained or the learning rate is too high: give more steps, or another "
+            "learning_rate"
         )
 
     def figure(self, *, template: str = "strobe_light") -> "plotly.graph_objects.Figure":

@@ -152,8 +152,7 @@ def _check_finite(losses: Tensor, recipe: Recipe) -> None:
         step, layer = bad[0].tolist()
         raise FloatingPointError(
             f"the lens was to be fitted with {recipe.optimizer}, learning rate {recipe.learning_rate or 'default'}; "
-            "the loss "
-            f"of layer {layer} is not finite at step {step}; give a smaller learning_rate"
+            f"the loss of layer {layer} is not finite at step {step}; give a smaller learning_rate"
         )
 
 

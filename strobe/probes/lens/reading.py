@@ -175,8 +175,8 @@ def one_row(model: Any, text_or_tokens: Any, max_tokens: int) -> Tensor:
         )
     if tokens.shape[1] > max_tokens:
         raise ValueError(
-            f"a trajectory of at most {max_tokens} tokens was asked for; the text has {tokens.shape[1]}; "
-            "give a shorter text or a larger max_tokens"
+            f"a trajectory of at most {max_tokens} tokens was asked for; the text has {tokens.shape[1]}; give a "
+            "shorter text or a larger max_tokens"
         )
     return tokens.long()
 

@@ -79,11 +79,9 @@ class Readout:
         if not error <= limit:
             raise ValueError(
                 f"the readout ln_final -> unembed of {model.model_name} was to give its own logits from the last "
-                "residual; "
-                f"it is {error:.2g} away (relative, in {self._computed_in}; {limit} is allowed). Something happens "
-                "between the "
-                "last "
-                "block and the logits that this model's ln_final, unembed and adapter do not say; a lens would be wrong"
+                f"residual; it is {error:.2g} away (relative, in {self._computed_in}; {limit} is allowed). Something "
+                "happens between the last block and the logits that this model's ln_final, unembed and adapter do not "
+                "say; a lens would be wrong"
             )
 
     def _hash(self) -> str:
@@ -104,8 +102,7 @@ def model_readout(model: Any) -> Readout:
     """
     if getattr(getattr(model, "config", None), "d_input", 0):
         raise ValueError(
-            f"a lens reads distributions over tokens; {model.model_name} takes real-valued inputs; give a language "
-            "model"
+            f"a lens reads distributions over tokens; {model.model_name} takes real-valued inputs; use a language model"
         )
     made = Readout(model)
     # Any tokens will do; all different as far as the vocabulary goes, so that no two rows of the check are the same.

@@ -58,14 +58,12 @@ def token_rows(model: Any, data: Any, context: int | None, default_context: int 
     if context < 2 or ids.shape[-1] < context:
         raise ValueError(
             f"rows of {context} tokens were asked for; found token ids of shape {ids.shape}; rows need 2 tokens or "
-            "more: "
-            "give more tokens or a shorter context"
+            "more: give more tokens or a shorter context"
         )
     if ids.min() < 0 or ids.max() >= model.cfg.d_vocab:
         raise ValueError(
             f"token ids from {ids.min()} to {ids.max()} were given; {model.model_name} has 0 to "
-            f"{model.cfg.d_vocab - 1}; "
-            "use the model's own tokenizer"
+            f"{model.cfg.d_vocab - 1}; use the model's own tokenizer"
         )
     return TokenRows(ids, None, context, ids.size) if ids.ndim == 1 else TokenRows(None, ids, context, ids.size)
 
@@ -86,8 +84,7 @@ def fit_and_held_out(model: Any, data: Any, held_out: Any, context: int | None) 
         kept = max(1, round(len(rows.rows) * _HELD_OUT))
         if kept >= len(rows.rows):
             raise ValueError(
-                f"a tenth of the rows is kept to judge the lens by; found {len(rows.rows)} row; give 2 or more, or "
-                "held_out"
+                f"a tenth of the rows is kept to judge the lens by; found {len(rows.rows)} row; give more, or held_out"
             )
         return _part(rows, slice(None, -kept)), _part(rows, slice(-kept, None))
     assert rows.stream is not None

@@ -58,8 +58,7 @@ class LensTrajectory(Result):
         if self.kl.shape != (len(self.lenses), *self.control_kl.shape) or self.kl.shape[2] != len(self.token_ids):
             raise ValueError(
                 f"a trajectory of {len(self.lenses)} lenses and {len(self.token_ids)} tokens was given kl of shape "
-                f"{self.kl.shape} and a control of shape {self.control_kl.shape}; give [lens, layer, time] and [layer, "
-                "time]"
+                f"{self.kl.shape} and a control of shape {self.control_kl.shape}; make the shapes agree"
             )
 
     @property

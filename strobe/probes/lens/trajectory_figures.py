@@ -45,8 +45,8 @@ def heatmap(
     n_time = values.shape[1]
     if not 0 <= first < n_time or n_tokens < 1:
         raise ValueError(
-            f"{n_tokens} tokens from position {first} were asked for; the text has {n_time}; "
-            f"give n_tokens of 1 or more and a first in 0..{n_time - 1}"
+            f"{n_tokens} tokens from position {first} were asked for; the text has {n_time}; give n_tokens of 1 or "
+            f"more and a first in 0..{n_time - 1}"
         )
     columns = list(range(first, min(first + n_tokens, n_time)))
     rows = strided_layers(t.n_layers, max_rows)

@@ -80,8 +80,8 @@ class TunedLens(Lens):
         if not file.is_file():
             having = [name for name in zoo.available() if (zoo.WEIGHTS / name / _FILE).is_file()]
             raise ValueError(
-                f"no tuned lens comes with {model.model_name!r}; one comes with {', '.join(having) or 'none'}; "
-                "fit one with TunedLens.fit"
+                f"no tuned lens comes with {model.model_name!r}; one comes with {', '.join(having) or 'none'}; fit one "
+                "with TunedLens.fit"
             )
         return cls.load(file, model)
 
@@ -158,9 +158,8 @@ class TunedLens(Lens):
         if found != ours:
             raise ValueError(
                 f"a tuned lens of {self.model_name} ({what} {ours[:12]}) was to be used on {model.model_name}, whose "
-                f"{what} "
-                f"are {found[:12]}; translators fit one model only: fit a lens for this one, or load the model it came "
-                "from"
+                f"{what} are {found[:12]}; translators fit one model only: fit a lens for this one, or load the model "
+                "it came from"
             )
 
     def to(self, device: Any) -> "TunedLens":

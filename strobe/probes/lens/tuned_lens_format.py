@@ -77,8 +77,7 @@ def load_tuned_lens_format(path: str | Path, model: Any, *, verify: bool = True)
     if shape != (read.n_layers, read.d_model):
         raise ValueError(
             f"the lens in {folder} was to be used on {model.model_name}; it has {shape[0]} layers of width {shape[1]}, "
-            "the "
-            f"model {read.n_layers} of {read.d_model}; load it with {config['base_model_name_or_path']}"
+            f"the model {read.n_layers} of {read.d_model}; load it with {config['base_model_name_or_path']}"
         )
     if verify:
         _verify(folder, config, read, model)
@@ -111,8 +110,7 @@ def _config(folder: Path) -> dict[str, Any]:
         )
     if config.get("lens_type", _TYPE) != _TYPE:
         raise CheckpointError(
-            f"a lens of type {_TYPE!r} was to be read from {folder}; its type is {config['lens_type']!r}, which is not "
-            "supported"
+            f"a lens of type {_TYPE!r} was to be read from {folder}; it is a {config['lens_type']!r}, not supported"
         )
     return config
 
@@ -160,8 +158,7 @@ def _translators(
         wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         raise CheckpointError(
             f"{folder / _PARAMS} was to hold {len(wanted)} tensors of {n} translators; {wrong[0]} is "
-            f"{found.get(wrong[0], 'missing')}, wanted {wanted.get(wrong[0], 'nothing of that name')}; fetch the lens "
-            "again"
+            f"{found.get(wrong[0], 'missing')}, wanted {wanted.get(wrong[0], 'nothing of that name')}; fetch it again"
         )
     weight = torch.stack([state[f"{i}.weight"] for i in range(n)])
     bias = torch.stack([state[f"{i}.bias"] for i in range(n)]) if has_bias else weight.new_zeros(n, d)

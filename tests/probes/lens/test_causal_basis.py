@@ -2,6 +2,7 @@
 experiment.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,27 @@ def test_the_first_direction_is_the_best_of_many(rank_three: Any) -> None:
     tried = (log_p.exp() * (log_p - log_q)).sum(-1).mean(-1)
     assert float(tried.max()) <= found.energies[0] * 1.0001
     assert float(tried.max()) > 0.98 * found.energies[0]
+
+
+def test_the_best_of_several_starts_is_the_best_direction_of_the_plane(toy: Any) -> None:
+    # Four tokens, two independent coins: token (a, b) has logit 6 a h_0 + b h_1 / 2. The first coin is nearly certain, so
+    # small changes of h_0 do little and the local start is h_1, where the energy has a maximum, but not the largest.
+    signs = torch.tensor([[a, b] for a in (1.0, -1.0) for b in (1.0, -1.0)])
+    model = toy(signs, [lambda x: x], signs * torch.tensor([6.0, 0.5]))
+    row = torch.cat([torch.zeros(1, dtype=torch.long), torch.arange(4).repeat(4)])[None]
+    h, u = signs.double(), model.unembed.weight.detach().double()
+    log_p = (h @ u.T).log_softmax(-1)
+
+    def energy(angle: float) -> float:
+        v = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
+        log_q = ((h - (h @ v)[:, None] * v) @ u.T).log_softmax(-1)
+        return float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
+
+    several, one = (
+        extract_causal_basis(LogitLens(), model, row, layer=0, k=1, restarts=n, n_random=1).energies[0] for n in (6, 1)
+    )
+    assert several == pytest.approx(max(energy(math.pi * i / 2000) for i in range(2000)), rel=1e-4)
+    assert one == pytest.approx(energy(math.pi / 2), rel=1e-4) and one < 0.1 * several
 
 
 def test_where_the_lens_is_the_model_ablation_does_the_same_in_both(rank_three: Any) -> None:

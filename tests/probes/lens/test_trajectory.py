@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from strobe.probes.lens import LensTrajectory, LogitLens, TunedLens
-from strobe.probes.lens.layer_axis import strided_layers
 
 TOKENS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
 
@@ -99,6 +98,15 @@ def test_cross_entropy_of_the_last_layer_is_the_models_loss(native: Any) -> None
     assert found.cross_entropy[0, -1, :-1].mean() == pytest.approx(expected, abs=1e-5)
     # In bits per token, since there is no tokenizer to say how many bytes.
     assert found.unit == "bits/token" and found.curve()[-1] == pytest.approx(expected / math.log(2), abs=1e-5)
+
+
+def test_the_last_layer_of_a_model_in_half_precision_is_its_own_output(native: Any) -> None:
+    native.to(torch.bfloat16)
+    tokens = torch.randint(0, 20, (1, 12))
+    found = LogitLens().trajectory(native, tokens)
+    own = -native(tokens)[0, :-1].detach().double().log_softmax(-1).gather(-1, tokens[0, 1:, None])[:, 0]
+    assert (found.kl[0, -1] == 0).all()
+    assert found.cross_entropy[0, -1, :-1].tolist() == own.tolist()
 
 
 def test_a_tied_identity_core_has_a_constant_rank_and_ends_in_the_models_output(toy: Any) -> None:
@@ -210,11 +218,11 @@ def test_the_last_tokens_unknown_target_is_marked_and_hostile_tokens_are_text(sm
 
 def test_large_figures_say_what_they_leave_out(toy: Any) -> None:
     model = toy(torch.randn(10, 4), [lambda x: x] * 30, torch.randn(10, 4))
-    found = LogitLens().trajectory(model, torch.randint(0, 10, (100,)))
-    figure = found.figure(max_rows=16, n_tokens=100)
-    assert list(figure.data[0].y) == strided_layers(30, 16) and figure.data[0].z.shape == (16, 100)
-    assert {0, 30} <= set(figure.data[0].y) and figure.data[0].text is None
-    assert "16 of 31 layers" in figure.layout.title.subtitle.text
+    found = LogitLens().trajectory(model, torch.randint(0, 10, (140,)))
+    figure = found.figure(max_rows=11, n_tokens=140)
+    assert list(figure.data[0].y) == [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30] and figure.data[0].z.shape == (11, 140)
+    assert figure.data[0].text is None
+    assert "11 of 31 layers" in figure.layout.title.subtitle.text
     assert "no text in more than 1500 cells" in figure.layout.title.subtitle.text
 
 

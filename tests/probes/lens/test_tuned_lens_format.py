@@ -92,7 +92,7 @@ def test_a_pickle_with_code_is_refused_and_its_code_not_run(small: Any, tmp_path
             "no hash to compare; the model is small",
         ),
         ({"num_hidden_layers": 3}, ValueError, "it has 3 layers of width 8, the model 2 of 8; load it with small"),
-        ({"lens_type": "mlp"}, CheckpointError, "its type is 'mlp', which is not supported"),
+        ({"lens_type": "mlp"}, CheckpointError, "it is a 'mlp', not supported"),
         ({"bias": False}, CheckpointError, "0.bias is .*, wanted nothing of that name"),
     ],
 )
