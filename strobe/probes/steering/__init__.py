@@ -8,13 +8,19 @@ from importlib import import_module as _import_module
 from typing import Any as _Any
 
 _EXPORTS = {
+    "ContrastSet": "strobe.probes.steering.contrast_sets",
     "Pair": "strobe.probes.steering.contrast",
+    "Question": "strobe.probes.steering.questions",
     "Selector": "strobe.probes.steering.contrast",
     "Steering": "strobe.probes.steering.apply",
+    "SteeringSweep": "strobe.probes.steering.sweep_result",
     "SteeringVector": "strobe.probes.steering.vector",
     "Where": "strobe.probes.steering.apply",
+    "contrast_set": "strobe.probes.steering.contrast_sets",
     "contrast_vector": "strobe.probes.steering.contrast",
+    "load_caa": "strobe.probes.steering.contrast_sets",
     "read_gguf": "strobe.probes.steering.gguf",
+    "steering_sweep": "strobe.probes.steering.sweep",
     "write_gguf": "strobe.probes.steering.gguf",
 }
 __all__ = [*_EXPORTS]
