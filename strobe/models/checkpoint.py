@@ -73,7 +73,8 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"asked to load {file.parent}: it has no {file.name}; the copy did not finish, or it is not one"
         )
-    head = file.open("rb").read(64)
+    with file.open("rb") as opened:
+        head = opened.read(64)
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{file} is a Git LFS pointer, not the weights; run `git lfs pull`")
     if head.lstrip()[:1] == b"<":
