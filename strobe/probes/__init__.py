@@ -4,10 +4,10 @@ from importlib import import_module as _import_module
 from typing import Any as _Any
 
 _EXPORTS = {
+    "FixedPoints": "strobe.probes.fixed_points",
     "LogitLens": "strobe.probes.lens",
     "SteeringVector": "strobe.probes.steering",
     "TunedLens": "strobe.probes.lens",
-    "fixed_points": "strobe.probes.fixed_points",
     "held_fixed_point": "strobe.probes.fixed_points",
     "provenance_of": "strobe.probes.provenance",
 }
