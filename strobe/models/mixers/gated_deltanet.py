@@ -81,7 +81,7 @@ class GatedDeltaNet(Mixer):
         self.conv_weight = nn.Parameter(torch.empty(self.channels, config.kernel))
         nn.init.uniform_(self.conv_weight, -1 / math.sqrt(config.kernel), 1 / math.sqrt(config.kernel))
         self.A_log = nn.Parameter(torch.empty(config.heads).uniform_(0.01, 16).log())
-        self.dt_bias = nn.Parameter(torch.ones(config.heads))
+        self.dt_bias = nn.Parameter(_dt_bias(config.heads))
         self.norm_weight = nn.Parameter(torch.ones(config.value))
         self.out_proj = nn.Linear(self.value_dim, config.d_model, bias=False)
 
@@ -122,6 +122,15 @@ class GatedDeltaNet(Mixer):
         y = read * torch.rsqrt(read.pow(2).mean(-1, keepdim=True) + self.config.norm_eps)
         y = (self.norm_weight * y) * F.silu(signals.z.to(y.dtype))
         return self.out_proj(y.flatten(-2).to(signals.z.dtype))
+
+
+def _dt_bias(heads: int) -> Tensor:
+    """Inverse softplus of log-uniform(1e-3, 1e-1), as the authors' code and Mamba-2 have it.
+
+    Hugging Face's ones would begin with a memory that most heads lose within a token.
+    """
+    dt = torch.exp(torch.rand(heads) * (math.log(0.1) - math.log(0.001)) + math.log(0.001))
+    return dt + torch.log(-torch.expm1(-dt))
 
 
 def unit(x: Tensor, eps: float = 1e-6) -> Tensor:
