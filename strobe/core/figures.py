@@ -37,7 +37,7 @@ DIVERGING: tuple[tuple[float, str], ...] = (
 )
 
 # Quoted, because a part of a name may not begin with a digit: without quotes a browser drops the whole list.
-SANS = "'Source Sans 3', 'Source Sans Pro', Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
+SANS = "'Source Sans', 'Source Sans 3', 'Source Sans Pro', Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 MONO = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 

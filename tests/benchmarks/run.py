@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import lens_page
 import tiny_hf
 import torch
 from timing import Ratio, compare
@@ -152,13 +153,15 @@ def main() -> None:
         for row in make():
             lines.append(str(row))
             print(row, flush=True)
-    streamed = stream(options.tokens)
-    print(streamed)
+    notes = []
+    for note in (lambda: stream(options.tokens), lens_page.measure):
+        notes.append(note())
+        print(notes[-1], flush=True)
     if options.write:
-        Path("BENCHMARKS.md").write_text(_page(lines, streamed))
+        Path("BENCHMARKS.md").write_text(_page(lines, notes))
 
 
-def _page(lines: list[str], streamed: str) -> str:
+def _page(lines: list[str], notes: list[str]) -> str:
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     head = f"""# Benchmarks
 
@@ -166,7 +169,7 @@ What `make bench` printed. The two sides of a ratio ran by turns in one run, on 
 {platform.machine()} machine without a GPU; times are CPU seconds of the process. Models: d 256, 4 layers, batch 1.
 
 """
-    return head + "\n".join(lines) + f"\n\n{streamed}\n\nVersions: {used}.\n"
+    return head + "\n".join(lines) + "\n\n" + "\n\n".join([*notes, f"Versions: {used}."]) + "\n"
 
 
 if __name__ == "__main__":
