@@ -12,6 +12,7 @@ _EXPORTS = {
     "Pair": "strobe.probes.steering.contrast",
     "Question": "strobe.probes.steering.questions",
     "Selector": "strobe.probes.steering.contrast",
+    "SteeredText": "strobe.probes.steering.play",
     "Steering": "strobe.probes.steering.apply",
     "SteeringSweep": "strobe.probes.steering.sweep_result",
     "SteeringVector": "strobe.probes.steering.vector",
@@ -20,6 +21,7 @@ _EXPORTS = {
     "contrast_vector": "strobe.probes.steering.contrast",
     "load_caa": "strobe.probes.steering.contrast_sets",
     "read_gguf": "strobe.probes.steering.gguf",
+    "steered_text": "strobe.probes.steering.play",
     "steering_sweep": "strobe.probes.steering.sweep",
     "write_gguf": "strobe.probes.steering.gguf",
 }
