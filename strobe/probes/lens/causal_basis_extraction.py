@@ -54,10 +54,10 @@ def extract_causal_basis(
         raise ValueError(
             f"layer {layer} was asked for; {model.model_name} has translators for 0 to {read.n_layers - 1}"
         )
-    k = read.d_model if k is None else k
-    if not 1 <= k <= read.d_model or restarts < 1 or n_random < 1:
+    count = read.d_model if k is None else k
+    if not 1 <= count <= read.d_model or restarts < 1 or n_random < 1:
         raise ValueError(
-            f"{k} directions, {restarts} restarts and {n_random} random directions were asked for; give 1 to "
+            f"{count} directions, {restarts} restarts and {n_random} random directions were asked for; give 1 to "
             f"{read.d_model} directions, and 1 or more of the others"
         )
     rows = token_rows(model, tokens, context).in_order(max_tokens)
@@ -65,7 +65,7 @@ def extract_causal_basis(
     h = torch.cat([resid[layer][:, 1:].flatten(0, 1) for _, resid in parts]).to(read.dtype)
     energy = _Energy(lens, read, layer, h)
     generator = torch.Generator().manual_seed(seed)
-    vectors = _extract(energy, k, restarts, max_iter, generator, on_progress)
+    vectors = _extract(energy, count, restarts, max_iter, generator, on_progress)
     random = torch.nn.functional.normalize(_normal((n_random, read.d_model), generator, h), dim=1)
     with torch.no_grad():
         found, control = (torch.stack([energy(v) for v in directions]) for directions in (vectors, random))
@@ -89,7 +89,7 @@ def extract_causal_basis(
             settings={
                 "lens": lens.kind,
                 "layer": layer,
-                "k": k,
+                "k": count,
                 "restarts": restarts,
                 "max_iter": max_iter,
                 "tokens": len(h),

@@ -54,10 +54,10 @@ def token_rows(model: Any, data: Any, context: int | None, default_context: int 
             f"token ids were wanted, as a stream [n_tokens] or rows [n, time]; found {ids.dtype} of shape {ids.shape}; "
             "give integers in one of these shapes, or a text"
         )
-    context = ids.shape[1] if ids.ndim == 2 else context or min(default_context, ids.size)
-    if context < 2 or ids.shape[-1] < context:
+    time = ids.shape[1] if ids.ndim == 2 else context or min(default_context, ids.size)
+    if time < 2 or ids.shape[-1] < time:
         raise ValueError(
-            f"rows of {context} tokens were asked for; found token ids of shape {ids.shape}; rows need 2 tokens or "
+            f"rows of {time} tokens were asked for; found token ids of shape {ids.shape}; rows need 2 tokens or "
             "more: give more tokens or a shorter context"
         )
     if ids.min() < 0 or ids.max() >= model.cfg.d_vocab:
@@ -65,7 +65,7 @@ def token_rows(model: Any, data: Any, context: int | None, default_context: int 
             f"token ids from {ids.min()} to {ids.max()} were given; {model.model_name} has 0 to "
             f"{model.cfg.d_vocab - 1}; use the model's own tokenizer"
         )
-    return TokenRows(ids, None, context, ids.size) if ids.ndim == 1 else TokenRows(None, ids, context, ids.size)
+    return TokenRows(ids, None, time, ids.size) if ids.ndim == 1 else TokenRows(None, ids, time, ids.size)
 
 
 def fit_and_held_out(model: Any, data: Any, held_out: Any, context: int | None) -> tuple[TokenRows, TokenRows]:

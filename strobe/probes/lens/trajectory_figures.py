@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 # More cells than this are drawn without their text, which is what makes a browser slow.
 MAX_TEXT_CELLS = 1500
-_CELL_CHARACTERS = 8
+# In a cell, as far as the columns leave room for in a figure about 1,100 pixels wide.
+_CELL_CHARACTERS, _ROW_CHARACTERS = 8, 140
 _HOVER_TOKENS = 5
 
 # statistic -> (title, unit)
@@ -83,7 +84,8 @@ def _cells(
     text: dict[str, Any] = {}
     if with_text:
         top = t.top_ids[index][np.ix_(rows, columns)][..., 0]
-        words = [[escape_plotly(show(t.vocabulary[int(i)], _CELL_CHARACTERS)) for i in row] for row in top]
+        room = max(3, min(_CELL_CHARACTERS, _ROW_CHARACTERS // len(columns)))
+        words = [[escape_plotly(show(t.vocabulary[int(i)], room)) for i in row] for row in top]
         text = {"text": words, "texttemplate": "%{text}", "textfont": {"family": figures.MONO, "size": 11}}
     probability = statistic == "probability"
     return go.Heatmap(

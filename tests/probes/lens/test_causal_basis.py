@@ -78,8 +78,8 @@ def test_the_first_direction_is_the_best_of_many(rank_three: Any) -> None:
 
 
 def test_the_best_of_several_starts_is_the_best_direction_of_the_plane(toy: Any) -> None:
-    # Four tokens, two independent coins: token (a, b) has logit 6 a h_0 + b h_1 / 2. The first coin is nearly certain, so
-    # small changes of h_0 do little and the local start is h_1, where the energy has a maximum, but not the largest.
+    # Four tokens, two independent coins: token (a, b) has logit 6 a h_0 + b h_1 / 2. The first coin is nearly certain,
+    # so small changes of h_0 do little and the local start is h_1, where the energy has a maximum, but not the largest.
     signs = torch.tensor([[a, b] for a in (1.0, -1.0) for b in (1.0, -1.0)])
     model = toy(signs, [lambda x: x], signs * torch.tensor([6.0, 0.5]))
     row = torch.cat([torch.zeros(1, dtype=torch.long), torch.arange(4).repeat(4)])[None]
