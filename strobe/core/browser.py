@@ -6,6 +6,7 @@ its thread dies and whoever asked waits for ever (kaleido 1.5); here every wait 
 
 import asyncio
 import atexit
+import logging
 import threading
 from concurrent.futures import Future
 from typing import Any
@@ -83,6 +84,10 @@ class _Browser:
                 self._started.set_result(drawer)
                 await self._stop.wait()
         except Exception as error:
-            if self._started.done():
+            if not self._started.done():
+                self._started.set_exception(error)
+            elif self._stop.is_set() and isinstance(error, OSError):
+                # Every picture is drawn; a browser that is still writing its profile keeps the folder from going.
+                logging.getLogger(__name__).info("the browser's temporary folder stays: %s", error)
+            else:
                 raise
-            self._started.set_exception(error)

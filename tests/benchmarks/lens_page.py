@@ -1,0 +1,94 @@
+"""Seconds, as a person waits them, on the lens page with 64 tokens: first paint warm, and click to second plot.
+
+A real server and a real browser on this machine. Warm: the server has shown the page once; the tab is new.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlencode
+
+# 64 tokens of the bundled models' tokenizer; the page says how many there are.
+TEXT = (
+    "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n"
+    "        self.items.append(item)\n\n    def pop(self):\n        return self.items.pop()\n\n    def __len__(self"
+)
+
+
+def measure(turns: int = 5) -> str:
+    """One line with both medians, or why they were not measured."""
+    from strobe.core.export import browser_path
+
+    if browser_path() is None:
+        return "Lens page: not measured, there is no Chromium here."
+    from playwright.sync_api import sync_playwright
+
+    with TemporaryDirectory() as home, sync_playwright() as p:
+        server, address = _serve(home)
+        try:
+            browser = p.chromium.launch(executable_path=browser_path(), args=["--no-sandbox"])
+            _visit(browser, address)
+            paints, clicks = zip(*(_visit(browser, address) for _ in range(turns)), strict=True)
+            browser.close()
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(60)
+    return (
+        f"Lens page, transformer-python, {_n_tokens()} tokens: first paint warm {median(paints):.2f} s (reach ≤ 1 s), "
+        f"click to second plot {median(clicks):.2f} s (reach ≤ 0.3 s); medians of {turns}, wall seconds."
+    )
+
+
+def _n_tokens() -> int:
+    import strobe
+
+    return strobe.load("transformer-python").tokenize(TEXT)[0].shape[1]
+
+
+def _serve(home: str) -> tuple[subprocess.Popen, str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "strobe.cli", "app", "--no-browser", "--port", str(port)]
+    server = subprocess.Popen(command, env=os.environ | {"STROBE_HOME": home}, stdout=subprocess.DEVNULL)
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1)
+            return server, f"http://127.0.0.1:{port}"
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError("the app did not answer within two minutes; start `strobe app` by hand to see why")
+
+
+def _visit(browser: Any, address: str) -> tuple[float, float]:
+    """(seconds to the first plot in a new tab, seconds from a click on a cell to the second plot of that token)."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1700})
+    page.set_default_timeout(120_000)
+    start = time.perf_counter()
+    page.goto(f"{address}/lens?{urlencode({'model': 'transformer-python', 'text': TEXT, 'position': 2})}")
+    # 64 tokens are drawn on a canvas; its size is set by the code that draws it.
+    grid = page.locator("#grid")
+    grid.wait_for()
+    while grid.evaluate("c => c.width") <= 300:
+        time.sleep(0.01)
+    painted = time.perf_counter() - start
+    page.get_by_text("predictions after token 2").first.wait_for()
+    time.sleep(1.5)
+    start = time.perf_counter()
+    # Column 9 of 58 pixels after 64 of labels, second row from the top.
+    grid.click(position={"x": 64 + 9.5 * 58, "y": 1.5 * 22})
+    page.get_by_text("predictions after token 9").first.wait_for()
+    clicked = time.perf_counter() - start
+    page.close()
+    return painted, clicked
+
+
+if __name__ == "__main__":
+    print(measure())
