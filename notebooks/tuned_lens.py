@@ -1,9 +1,9 @@
 # %% [markdown]
 # # The tuned lens: what would the model say if it stopped here?
 #
-# A lens reads the residual stream after each layer as a distribution over the next token. The logit lens uses the model's
-# own readout; the tuned lens (Belrose et al. 2023, arXiv:2303.08112) first applies an affine map, trained per layer to
-# match the model's output. Everything runs on a bundled model, on a CPU, without a download.
+# A lens reads the residual stream after each layer as a distribution over the next token. The logit lens uses the
+# model's own readout; the tuned lens (Belrose et al. 2023, arXiv:2303.08112) first applies an affine map, trained per
+# layer to match the model's output. Everything runs on a bundled model, on a CPU, without a download.
 
 # %%
 from pathlib import Path
@@ -47,7 +47,8 @@ print(evaluation.summary())
 
 # %% [markdown]
 # ## Train one
-# A few steps, to keep this notebook quick. The bundled lens is what `strobe lens mamba2-python --text ... --train` fits.
+# A few steps, to keep this notebook quick. `strobe lens mamba2-python --text ... --train --steps 600` fits the bundled
+# one.
 
 # %%
 short = strobe.TunedLens.fit(model, corpus, steps=60, batch=8, context=64, seed=0)
