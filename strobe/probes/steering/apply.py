@@ -101,7 +101,7 @@ class Steering:
         self.model, self.multiplier = model, float(multiplier)
         self.vectors = given if wanted is None else [v.only(wanted) for v in given]
         self.where = where if isinstance(where, Where) else Where(where)
-        self.operation = operation
+        self.operation: Operation | None = operation
 
     def forward(self, inputs: Any, **kwargs: Any) -> Any:
         """As calling the model, steered. All of `inputs` is prompt. Raises ValueError where no token is selected."""
@@ -140,7 +140,7 @@ class Steering:
         """
         found: list[tuple[str, Callable[..., Any]]] = []
         for vector in self.vectors:
-            operation = self.operation or vector.operation
+            operation: Operation = self.operation or vector.operation
             if self.multiplier == 0 and operation != "replace":
                 continue
             by_layer: dict[int, dict[str, Tensor]] = {}

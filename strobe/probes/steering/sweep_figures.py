@@ -40,7 +40,8 @@ def curves(s: "SteeringSweep", layer: int | None, template: str) -> "plotly.grap
                 _curve(fig, s, name, v, at, palette[v % len(palette)], column)
         base = {"behaviour": s.base_behaviour, "outside": s.base_outside, "log_perplexity": s.base_log_perplexity}
         if name in base:
-            fig.add_hline(y=float(base[name].mean()), line={"dash": "dashdot", "width": 1}, row=1, col=column)
+            panel: dict[str, Any] = {"row": 1, "col": column}
+            fig.add_hline(y=float(base[name].mean()), line={"dash": "dashdot", "width": 1}, **panel)
         fig.update_xaxes(title_text="multiplier", row=1, col=column)
         fig.update_yaxes(title_text=f"{_NAMES[name][0]}<br>({_NAMES[name][1]})", row=1, col=column)
         if name != "log_perplexity":

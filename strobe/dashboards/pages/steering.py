@@ -1,0 +1,97 @@
+"""The text of the page continued three ways: as it is, steered by a contrast vector, and by a random direction."""
+
+from typing import TYPE_CHECKING, cast
+
+import streamlit as st
+
+from strobe.core.errors import ResultFileError
+from strobe.dashboards import selection, steering_work, store
+from strobe.dashboards.components import chart, footer, job_panel
+from strobe.dashboards.components.state_edit import continuation_html
+from strobe.dashboards.jobs import runner
+
+if TYPE_CHECKING:
+    from strobe.probes.steering.play import SteeredText
+
+TITLE = "Steering"
+ICON = ":material/explore:"
+ORDER = 40
+QUESTION = "What does the model write when a direction is added to what it computes, or to what it carries?"
+
+_SETS = {
+    "two spaces, not four": "indentation",
+    "snake_case, not camelCase": "naming",
+    "code, not comments": "comments",
+    "tests, not library": "tests",
+}
+
+st.title("Steering", anchor=False)
+loaded, here = selection.require()
+st.markdown(
+    "A **contrast vector** is the mean difference between texts that show something and texts that do not (Rimsky et "
+    "al. 2023), here from held-out files of Python's library. It is added at the selected layer, to the **residual "
+    "stream** or, as Paulo et al. 2024 tried, to the **state** that the layer carries on. The sets, and the control "
+    "beside the text, are ours. A negative multiplier steers the other way."
+)
+
+first, second, third, fourth, fifth = st.columns([3, 2.6, 1.6, 1.4, 1.6], vertical_alignment="bottom")
+with first:
+    contrast = st.selectbox("Towards", list(_SETS), key="steer_to", bind="query-params") or next(iter(_SETS))
+with second:
+    places = list(steering_work.POINTS) if here.layer in loaded.recurrent else ["residual stream"]
+    at = st.segmented_control("At", places, default=places[0], required=True, key="steer_at", bind="query-params")
+with third:
+    multiplier = st.number_input("Multiplier", -50.0, 50.0, 2.0, 0.5, key="steer_by", bind="query-params")
+with fourth:
+    new = st.number_input("New tokens", 1, 200, 32, key="steer_new", bind="query-params")
+with fifth:
+    temperature = st.number_input("Temperature (0: greedy)", 0.0, 5.0, 0.7, 0.1, key="steer_heat", bind="query-params")
+
+settings = {
+    "contrast": _SETS[contrast],
+    "at": at or places[0],
+    "multiplier": float(multiplier),
+    "new": int(new),
+    "temperature": float(temperature),
+}
+key = steering_work.steering_key(loaded.source, here.subject, here.layer, settings)
+
+
+def _start() -> None:
+    label = f"Steer block {here.layer} towards {contrast}"
+    what = (key, loaded.source.name, here.subject, here.layer, settings)
+    runner().submit(key, label, lambda tick: steering_work.steer_text(*what, tick))
+
+
+def _reopen() -> "SteeredText | None":
+    # A file finds its class by name once the module that has it is imported.
+    import strobe.probes.steering.play  # noqa: F401
+
+    try:
+        return cast("SteeredText | None", store.reopen(key))
+    except ResultFileError as error:
+        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
+        return None
+
+
+result = _reopen()
+job = runner().get(key)
+st.button(
+    "Run again" if result is not None else "Steer",
+    type="secondary" if result is not None else "primary",
+    icon=":material/play_arrow:",
+    key="steer-run",
+    on_click=_start,
+    disabled=job is not None and not job.finished,
+)
+if job_panel(key) or result is None:
+    st.stop()
+
+st.markdown("**Continuations**, drawn with the same noise; what differs from the unsteered run is marked.")
+names = ("Unsteered", "Steered", "Random direction of the same norm")
+for column, name, words, surprise in zip(st.columns(3), names, result.continuations, result.surprise, strict=False):
+    with column, st.container(border=True, height="stretch"):
+        st.caption(f"{name} · {float(surprise[: len(words)].mean()):.2f} nats per token to the unsteered model")
+        st.html(continuation_html(words, result.continuations[0]))
+chart(result, result.figure, key="steering", alt="surprise of the unsteered model at each continuation")
+footer(result)
