@@ -30,6 +30,7 @@ print("its norm per head at the last:", [round(x, 2) for x in state[0, -1].flatt
 # A hook on `hook_carry` is called at the looked positions and what it returns propagates: nothing up to the position
 # moves, everything after does. The same edit as data gives the same numbers.
 
+
 # %%
 def forget(carry, hook):
     return carry._replace(S=torch.zeros_like(carry.S))
@@ -59,6 +60,7 @@ for name, start in {"as it was": state, "layers 2 and 3 of the other text": spli
 # %% [markdown]
 # ## Generate, with the same hook at every new token
 # The draw depends on the seed alone, so the two continuations differ by the intervention and nothing else.
+
 
 # %%
 def halve(carry, hook):
