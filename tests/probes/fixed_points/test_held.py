@@ -91,7 +91,9 @@ def test_layers_settle_one_after_the_other(layers):
     last = len(layers) - 1
     result = held_fixed_point(model, 5, last)
     reached = getattr(simulated(model, 5, last), result.field)[0].numpy()
-    np.testing.assert_allclose(result.memory, reached, rtol=1e-8, atol=1e-11)
+    arrived = np.abs(result.eigenvalues).max(1) ** 4000 < 1e-14
+    assert arrived.any()
+    np.testing.assert_allclose(result.memory[arrived], reached[arrived], rtol=1e-8, atol=1e-11)
 
 
 @pytest.mark.parametrize("below", ["attention", "gru"])
