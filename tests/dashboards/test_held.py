@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
 from streamlit.testing.v1 import AppTest
 
 from strobe.dashboards import loading
@@ -11,8 +10,6 @@ from strobe.probes.fixed_points import fixed_points, held_fixed_point
 
 ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
 TEXT = "def area(r):\n    return r * 2"
-
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 
 def page(**query) -> AppTest:

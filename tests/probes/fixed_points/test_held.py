@@ -105,7 +105,6 @@ def test_above_attention_and_above_a_cell_that_comes_to_rest(below):
 
 
 # Loading leaves a file to the garbage collector, which says so.
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_the_bundled_flip_flop_has_27_points_and_8_memories():
     model = strobe.load("flipflop-elman16")
     before = [(p.requires_grad, p.detach().clone()) for p in model.parameters()]
@@ -168,7 +167,6 @@ def test_what_cannot_be_held_is_refused():
         held_fixed_point(build("mamba2"), 99)
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_a_result_survives_its_file_and_draws(tmp_path):
     result = held_fixed_point(strobe.load("mamba2-python"), "x", 1)
     assert HeldFixedPoint.load(result.save(tmp_path / "held.safetensors")) == result
