@@ -115,7 +115,12 @@ def read_model(source: str, config: Any, family: Family, dtype: torch.dtype, ask
         model, info = kind.from_pretrained(
             source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **asking
         )
-    except (SafetensorError, OSError, ValueError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"asked to load {source}: its pickled weights hold more than tensors, and running what they hold is refused; "
+            "take the checkpoint's safetensors file"
+        ) from error
+    except (SafetensorError, OSError, ValueError, RuntimeError, EOFError) as error:
         raise CheckpointError(
             f"asked to load {source}: transformers cannot read its weights ({_first_line(error)}); copy them again"
         ) from error
