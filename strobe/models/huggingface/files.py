@@ -117,8 +117,8 @@ def read_model(source: str, config: Any, family: Family, dtype: torch.dtype, ask
         )
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"asked to load {source}: its pickled weights hold more than tensors, and running what they hold is refused; "
-            "take the checkpoint's safetensors file"
+            f"asked to load {source}: its pickled weights hold more than tensors, and running what they hold is "
+            "refused; take the checkpoint's safetensors file"
         ) from error
     except (SafetensorError, OSError, ValueError, RuntimeError, EOFError) as error:
         raise CheckpointError(
