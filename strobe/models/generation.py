@@ -19,9 +19,9 @@ def generate_stream(
     states: Positions | None = None,
     fwd_hooks: Iterable[tuple[Any, Callable[..., Any]]] = (),
     edits: Sequence[Any] = (),
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     top_k: int | None = None,
-    top_p: float | None = None,
+    top_p: float | int | None = None,
     seed: int = 0,
     stop_at_eos: bool = True,
 ) -> Iterator[Tensor]:
@@ -100,9 +100,9 @@ def generate(model: Any, inputs: Any, max_new_tokens: int = 50, **kwargs: Any) -
 def sample(
     logits: Tensor,
     noise: torch.Generator,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     top_k: int | None = None,
-    top_p: float | None = None,
+    top_p: float | int | None = None,
 ) -> Tensor:
     """One token [batch] from logits [batch, vocab], by the Gumbel-max trick on noise drawn on the CPU."""
     if temperature == 0:

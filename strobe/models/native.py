@@ -22,8 +22,9 @@ from strobe.models.run import Run
 class Block(nn.Module):
     """x + mixer(norm(x)), then x + mlp(norm(x)); without residuals, mixer(norm(x)) and so on.
 
-    Hooks: ``hook_resid_pre``, ``hook_mixer_in``, ``hook_mixer_out``, ``hook_resid_mid``, ``hook_mlp_out``,
-    ``hook_resid_post``, each [batch, time, d_model]; resid_mid and mlp_out only where there is an MLP.
+    Hooks: ``hook_resid_pre``, ``hook_mixer_in`` (after the norm, as TransformerLens has it), ``hook_mixer_out``,
+    ``hook_resid_mid``, ``hook_mlp_out``, ``hook_resid_post``, each [batch, time, d_model]; resid_mid and mlp_out only
+    where there is an MLP.
     """
 
     def __init__(self, config: ModelConfig, name: str) -> None:
@@ -42,7 +43,7 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch time d_model"]) -> Float[Tensor, "batch time d_model"]:
         x = self.hook_resid_pre(x)
-        mixed = self.hook_mixer_out(self.mixer(self.ln1(self.hook_mixer_in(x))))
+        mixed = self.hook_mixer_out(self.mixer(self.hook_mixer_in(self.ln1(x))))
         x = x + mixed if self.residual else mixed
         if self.mlp is not None:
             x = self.hook_resid_mid(x)

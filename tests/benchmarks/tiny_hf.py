@@ -27,7 +27,6 @@ def _mamba2() -> Any:
     return hf.Mamba2ForCausalLM(
         hf.Mamba2Config(
             vocab_size=512, hidden_size=256, num_hidden_layers=4, num_heads=8, head_dim=64, state_size=64, n_groups=1,
-            chunk_size=64,
         )
     )  # fmt: skip
 
