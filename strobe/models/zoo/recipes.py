@@ -117,7 +117,7 @@ RECIPES: dict[str, Recipe] = {
         _language(
             "gated-deltanet-python",
             "Gated DeltaNet: matrix carries that erase before they write.",
-            1000,
+            1600,
             176,
             ["gated_deltanet"] * 3,
             400,
