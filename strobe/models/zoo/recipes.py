@@ -18,7 +18,7 @@ class Recipe:
     task_options: dict[str, Any] = field(default_factory=dict)
 
 
-# Chosen on the validation part: Muon for hidden matrices takes about a third fewer steps than AdamW to the same loss.
+# Ours, set by hand and not searched: neither the optimiser nor the learning rate was compared with another.
 _LANGUAGE = {
     "batch_size": 8,
     "context": 512,
@@ -121,7 +121,9 @@ RECIPES: dict[str, Recipe] = {
             176,
             ["gated_deltanet"] * 3,
             400,
-            # The maps to the gates are five rows high: too thin for an orthogonal update.
+            # Ours, not compared with anything: the maps to the gates, five rows high, are left to AdamW. The steps were
+            # raised from 1,000 after that run's figures were seen (1.491 valid, 1.482 test), so the test figure of this
+            # model is not untouched by choice.
             training={"adamw_modules": ("embed", "unembed", "in_proj_a", "in_proj_b")},
             gated_deltanet={"heads": 5, "key": 32, "value": 64},
         ),
