@@ -2,12 +2,20 @@
 
 import json
 import platform
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any
 
 from strobe.core.export import browser_path
 from strobe.core.provenance import versions
+
+SUMMARY = "versions, scan backends, browser, and which Hugging Face families work here"
+ORDER = 100
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What can be asked."""
+    parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: Namespace, say: Callable[[str], None]) -> None:

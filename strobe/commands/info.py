@@ -1,11 +1,21 @@
 """``strobe info MODEL``: what a model is made of."""
 
 import json
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
-from strobe.commands.opening import open_model
+from strobe.commands.common import options
+from strobe.commands.common.opening import open_model
 from strobe.dashboards.loading import facts
+
+SUMMARY = "what a model is made of, and its card"
+ORDER = 30
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What can be asked."""
+    options.model(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: Namespace, say: Callable[[str], None]) -> None:

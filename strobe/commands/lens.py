@@ -1,15 +1,34 @@
 """``strobe lens MODEL``: a trajectory through the layers, as a file and a figure."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from strobe.commands.opening import check_out, open_model, text_of, write
-from strobe.commands.progress import progress
+from strobe.commands.common import options
+from strobe.commands.common.opening import check_out, open_model, text_of, write
+from strobe.commands.common.progress import progress
 from strobe.dashboards import work
 from strobe.dashboards.loading import Loaded
+
+SUMMARY = "what a model would predict after each layer, as a result file and a figure"
+ORDER = 40
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What can be asked."""
+    options.model(parser)
+    options.text(parser)
+    options.out(parser)
+    parser.add_argument(
+        "--lens", metavar="FILE", help="a tuned lens to use (default: one trained here or bundled, if any)"
+    )
+    parser.add_argument("--logit", action="store_true", help="the logit lens alone, even where there is a tuned one")
+    parser.add_argument("--train", action="store_true", help="fit a tuned lens first and keep it")
+    parser.add_argument("--steps", type=options.positive, default=400, help="steps of the fit (default: %(default)s)")
+    parser.add_argument("--statistic", choices=("kl", "entropy", "cross_entropy", "rank", "probability"), default="kl")
+    options.seed(parser)
 
 
 def run(args: Namespace, say: Callable[[str], None]) -> None:

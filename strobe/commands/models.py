@@ -1,10 +1,18 @@
 """``strobe models``: the bundled models."""
 
 import json
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
 from strobe.dashboards.loading import bundled, card, find
+
+SUMMARY = "list the bundled models"
+ORDER = 20
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What can be asked."""
+    parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: Namespace, say: Callable[[str], None]) -> None:

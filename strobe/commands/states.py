@@ -1,10 +1,34 @@
 """``strobe states MODEL``: a layer's carry along a text, or what changing it does."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
-from strobe.commands.opening import check_out, open_model, text_of, write
-from strobe.commands.progress import progress
+from strobe.commands.common import options
+from strobe.commands.common.opening import check_out, open_model, text_of, write
+from strobe.commands.common.progress import progress
+
+SUMMARY = "what a layer carries along a text, and what changing it does"
+ORDER = 50
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What can be asked."""
+    options.model(parser)
+    options.text(parser)
+    options.out(parser)
+    parser.add_argument("--layer", type=int, required=True, help="block whose carry is looked at, from 0")
+    parser.add_argument("--edit", choices=("scale", "zero", "splice"), help="change the carry (default: only look)")
+    parser.add_argument("--position", type=int, default=-1, help="token after which it is changed (default: the last)")
+    parser.add_argument("--value", type=float, help="what --edit scale multiplies the carry by")
+    parser.add_argument("--splice-text", metavar="TEXT", help="text whose carry --edit splice puts in")
+    parser.add_argument(
+        "--new-tokens", type=options.not_negative, default=24, help="tokens to continue with (default: %(default)s)"
+    )
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: %(default)s)")
+    parser.add_argument(
+        "--controls", type=options.positive, default=8, help="random edits of equal norm (default: %(default)s)"
+    )
+    options.seed(parser)
 
 
 def run(args: Namespace, say: Callable[[str], None]) -> None:

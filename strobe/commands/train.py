@@ -1,9 +1,19 @@
 """``strobe train NAME``: make a bundled model again."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from pathlib import Path
 
-from strobe.commands.progress import progress
+from strobe.commands.common.progress import progress
+
+SUMMARY = "make a bundled model again, from its recipe"
+ORDER = 90
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What can be asked."""
+    parser.add_argument("name", metavar="NAME", help="name of a recipe")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the model goes")
 
 
 def run(args: Namespace, say: Callable[[str], None]) -> None:

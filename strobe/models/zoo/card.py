@@ -33,9 +33,34 @@ def card_markdown(card: dict[str, Any]) -> str:
         f"{training['learning_rate']:g}, {card['training_minutes']} minutes on {card['machine']}.",
         f"- Weights (SHA-256): `{card['weights_hash']}`",
         "",
-        *(_language_figures(card) if "bits_per_byte" in card else _task_figures(card)),
+        *_figures(card),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _figures(card: dict[str, Any]) -> list[str]:
+    own = [line for table in card.get("tables", ()) for line in _table(table)]
+    if "bits_per_byte" in card:
+        return [*_language_figures(card), *own]
+    return [*(_task_figures(card) if "score" in card else ()), *own]
+
+
+def _table(table: dict[str, Any]) -> list[str]:
+    """One of the maker's own: ``title``, ``columns``, ``rows`` and a ``note`` that names the control."""
+    return [
+        "",
+        f"**{table['title']}**",
+        "",
+        f"| {' | '.join(table['columns'])} |",
+        "|" + "---|" * len(table["columns"]),
+        *(f"| {' | '.join(map(_cell, row))} |" for row in table["rows"]),
+        "",
+        table["note"],
+    ]
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 
 def _language_figures(card: dict[str, Any]) -> list[str]:

@@ -5,7 +5,6 @@ The card's figures are measured here, on the rounded weights that ship, by the s
 
 import json
 import platform
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,7 @@ from strobe.models.training import (
     random_windows,
 )
 from strobe.models.training import train as run_training
-from strobe.models.zoo.recipes import Recipe, recipe
-
-Progress = Callable[[int, int, str], None]
+from strobe.models.zoo.recipes import Progress, Recipe, recipe
 
 
 def train(
@@ -41,7 +38,7 @@ def train(
     made, out = recipe(name), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     run_folder = Path(runs) if runs is not None else out.with_name(f"{out.name}.run")
-    make = _make_task_model if made.config.task else _make_language_model
+    make = made.make or (_make_task_model if made.config.task else _make_language_model)
     card = make(made, out, run_folder, on_progress)
     write_text(out / "card.json", json.dumps(card, indent=1) + "\n")
     return card
@@ -68,7 +65,7 @@ def _make_language_model(made: Recipe, out: Path, runs: Path, on_progress: Progr
         split: evaluate_bits_per_byte(stored, corpus.tokens(split), corpus.n_bytes(split), context, 8)
         for split in ("valid", "test")
     }
-    return _card(made, stored, report) | {
+    return card_of(made, stored, report) | {
         "bits_per_byte": figures,
         "evaluation": f"windows of {context} tokens that do not overlap, float32, weights rounded to bfloat16",
         "baselines_test": baselines(corpus, "test"),
@@ -85,7 +82,7 @@ def _make_task_model(made: Recipe, out: Path, runs: Path, on_progress: Progress 
     save_checkpoint(model, out, dtype=torch.bfloat16)
     stored = load_checkpoint(out)
     untrained = HookedLM(made.config, name=made.name).eval()
-    return _card(made, stored, report) | {
+    return card_of(made, stored, report) | {
         "task": chosen.name,
         "task_options": made.task_options,
         "score": task_score(stored, chosen, **made.task_options),
@@ -94,7 +91,11 @@ def _make_task_model(made: Recipe, out: Path, runs: Path, on_progress: Progress 
     }
 
 
-def _card(made: Recipe, model: HookedLM, report: Any) -> dict[str, Any]:
+def card_of(made: Recipe, model: HookedLM, report: Any) -> dict[str, Any]:
+    """What every card says of `model` as stored; `report` is what its training returned.
+
+    Figures are the maker's to add, as ``tables`` (`strobe.models.zoo.card`) if they are its own kind.
+    """
     return {
         "name": made.name,
         "about": made.about,
