@@ -22,8 +22,12 @@ TEXT = (
 )
 
 
-def measure(turns: int = 5) -> str:
+def section(turns: int = 5) -> str:
     """One line with both medians, or why they were not measured."""
+    return f"## Lens page\n\n{_measure(turns)}"
+
+
+def _measure(turns: int) -> str:
     from strobe.core.export import browser_path
 
     if browser_path() is None:
@@ -93,4 +97,4 @@ def _visit(tabs: Any, address: str) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    print(measure())
+    print(section())
