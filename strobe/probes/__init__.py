@@ -6,6 +6,7 @@ from typing import Any as _Any
 _EXPORTS = {
     "FixedPoints": "strobe.probes.fixed_points",
     "LogitLens": "strobe.probes.lens",
+    "SparseAutoencoder": "strobe.probes.sae",
     "SteeringVector": "strobe.probes.steering",
     "TunedLens": "strobe.probes.lens",
     "held_fixed_point": "strobe.probes.fixed_points",
