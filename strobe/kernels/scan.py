@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from strobe.kernels.edits import Edit, apply_edit, edits_by_position
+from strobe.kernels.edits import Edit, EditsAt, apply_edit, edits_by_position
 from strobe.kernels.positions import Positions, resolve_positions
 
 Carry = Any
@@ -45,6 +45,27 @@ class Backend(Protocol):
     """Runs `signals` from `carry`. `positions` are absolute, ascending and without repeats."""
 
     def __call__(self, signals: Signals, carry: Carry, positions: list[int], readers: Tensor | None) -> Segment: ...
+
+
+@runtime_checkable
+class DeviceBackend(Backend, Protocol):
+    """A backend that runs in some places only, and honours edits itself; see `strobe.kernels.triton.backend`."""
+
+    def refusal(
+        self, device: torch.device, signals: Signals = None, carry: Carry = None, readers: Tensor | None = None
+    ) -> str | None:
+        """Why it cannot run on `device`, or there with these signals, in words; None where it can."""
+        ...
+
+    def takes(self, edit: Edit, signals: Signals, carry: Carry) -> bool:
+        """Whether it honours `edit` itself; the scan is cut at an edit that it does not take."""
+        ...
+
+    def with_edits(
+        self, signals: Signals, carry: Carry, positions: list[int], readers: Tensor | None, edits: Sequence[EditsAt]
+    ) -> Segment:
+        """As a call, with `edits` on the way. A capture at an edited position shows the edited carry."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +128,32 @@ class ScanResult:
     backend: str = field(default="")
 
 
-def choose_backend(family: Family, backend: str, device: torch.device) -> str:
-    """The backend that will run: "auto" takes triton on CUDA where the family has it, else chunked, else reference.
+def choose_backend(
+    family: Family,
+    backend: str,
+    device: torch.device,
+    signals: Signals = None,
+    carry: Carry = None,
+    readers: Tensor | None = None,
+) -> str:
+    """The backend that will run: "auto" takes triton on CUDA where the family's kernel can run the signals, else
+    chunked, else reference. Without `signals` only the device is asked about.
 
-    A backend asked for by name never falls back: ValueError says which ones the family has.
+    A backend asked for by name never falls back: ValueError says which ones the family has, or why it cannot run here.
     """
     if backend == "auto":
         order = ("triton", "chunked", "reference") if device.type == "cuda" else ("chunked", "reference")
-        return next(name for name in order if name in family.backends)
+        there = [name for name in order if name in family.backends]
+        return next(name for name in there if _refusal(family.backends[name], device, signals, carry, readers) is None)
     if backend not in family.backends:
         raise ValueError(f"the family {family.name!r} has no backend {backend!r}; it has {', '.join(family.backends)}")
+    if (reason := _refusal(family.backends[backend], device, signals, carry, readers)) is not None:
+        raise ValueError(f"backend {backend!r} was asked for the family {family.name!r}: {reason}")
     return backend
+
+
+def _refusal(run: Backend, device: torch.device, signals: Signals, carry: Carry, readers: Tensor | None) -> str | None:
+    return run.refusal(device, signals, carry, readers) if isinstance(run, DeviceBackend) else None
 
 
 def scan(
@@ -145,13 +181,13 @@ def scan(
     if time == 0:
         raise ValueError(f"a scan of the family {family.name!r} over no token; give signals of at least one")
     device = next(x.device for x in signals if x is not None)
-    name = choose_backend(family, backend, device)
-    run = family.backends[name]
     carry = family.init_carry(signals) if carry is None else carry
+    name = choose_backend(family, backend, device, signals, carry, readers)
+    run = family.backends[name]
     wanted = resolve_positions(capture, time)
     if mask is not None:
         signals = family.hold(signals, mask)
-    cuts = edits_by_position(edits, time)
+    inside, cuts = _inside_and_cuts(run, edits_by_position(edits, time), signals, carry)
 
     segments: list[Segment] = []
     start = 0
@@ -159,11 +195,27 @@ def scan(
     for stop, here in [*((c.position + 1, c.edits) for c in cuts), (time, ())]:
         if stop > start:
             local = [p - start for p in unique if start <= p < stop]
-            segment = run(family.slice(signals, start, stop), carry, local, readers)
+            piece = family.slice(signals, start, stop)
+            taken = [e._replace(position=e.position - start) for e in inside if start <= e.position < stop]
+            if taken and isinstance(run, DeviceBackend):
+                segment = run.with_edits(piece, carry, local, readers, taken)
+            else:
+                segment = run(piece, carry, local, readers)
             segments.append(_with_edits(segment, here, ends_captured=bool(local) and local[-1] == stop - start - 1))
             carry = segments[-1].carry
         start = stop
     return _join(segments, wanted, unique, name)
+
+
+def _inside_and_cuts(
+    run: Backend, edits: list[EditsAt], signals: Signals, carry: Carry
+) -> tuple[list[EditsAt], list[EditsAt]]:
+    """The edits that the backend honours itself, and those at which the scan is cut."""
+    if not isinstance(run, DeviceBackend):
+        return [], edits
+    taken = [all(run.takes(edit, signals, carry) for edit in here.edits) for here in edits]
+    pairs = list(zip(edits, taken, strict=True))
+    return [e for e, t in pairs if t], [e for e, t in pairs if not t]
 
 
 def _with_edits(segment: Segment, edits: Sequence[Edit], *, ends_captured: bool) -> Segment:

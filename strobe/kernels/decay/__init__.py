@@ -13,6 +13,7 @@ from strobe.kernels.decay.reference import (
     transition,
 )
 from strobe.kernels.scan import Family
+from strobe.kernels.triton.backend import TritonBackend
 
 __all__ = ["DECAY", "DecayCarry", "DecaySignals", "random_signals"]
 
@@ -22,7 +23,7 @@ DECAY = Family(
     init_carry=init_carry,
     reader=reader,
     hold=hold,
-    backends={"reference": reference, "chunked": chunked},
+    backends={"reference": reference, "chunked": chunked, "triton": TritonBackend("strobe.kernels.decay.triton")},
     transition=transition,
     attention=attention,
 )

@@ -1,0 +1,47 @@
+"""A family's backend "triton": imported when it is first asked for, and able to say why it cannot run.
+
+A family registers ``TritonBackend("strobe.kernels.<family>.triton")``. That module defines
+
+- ``run(signals, carry, positions, readers, edits)``: as `strobe.kernels.scan.Backend`, and `edits`, the edits (by
+  position, local, ascending) that the kernel honours itself;
+- ``refusal(signals, carry, readers)``: why it cannot run these, in words, or None;
+- ``takes(edit, signals, carry)``: whether the kernel honours this edit. The scan is cut at every other one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+from strobe.kernels.edits import Edit, EditsAt
+from strobe.kernels.scan import Segment
+from strobe.kernels.triton.device import why_not_on
+
+
+@dataclass(frozen=True)
+class TritonBackend:
+    """The backend in `module`, which is imported when it runs and not before: it imports triton."""
+
+    module: str
+
+    def __call__(self, signals: Any, carry: Any, positions: list[int], readers: Tensor | None) -> Segment:
+        return self.with_edits(signals, carry, positions, readers, ())
+
+    def with_edits(
+        self, signals: Any, carry: Any, positions: list[int], readers: Tensor | None, edits: Sequence[EditsAt]
+    ) -> Segment:
+        """Run with `edits` honoured inside the kernel."""
+        return import_module(self.module).run(signals, carry, positions, readers, edits)
+
+    def takes(self, edit: Edit, signals: Any, carry: Any) -> bool:
+        """Whether the kernel honours `edit` itself."""
+        return import_module(self.module).takes(edit, signals, carry)
+
+    def refusal(self, device: Any, signals: Any = None, carry: Any = None, readers: Tensor | None = None) -> str | None:
+        """Why it cannot run on `device`, or there with these signals; None where it can."""
+        reason = why_not_on(device)
+        if reason is not None or signals is None:
+            return reason
+        return import_module(self.module).refusal(signals, carry, readers)
