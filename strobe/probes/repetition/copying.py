@@ -1,0 +1,76 @@
+"""Whether a head writes the token that it looks at: eigenvalues of the OV circuit, measured by experiment.
+
+Elhage et al. 2021 ("Summary statistic: eigenvalues"): with M = W_E W_V W_O W_U from token to token, a head copies where
+sum(lambda) / sum |lambda| is near 1. The eigenvalues of M other than 0 are those of (W_U W_E) OV, which is d_model wide.
+Here OV is what an attention layer writes when each unit vector stands at a position of its own and looks at itself
+alone: pattern and input are put there by hooks, so no name of a weight matrix is needed. Norms are left out, as there.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from strobe.core import hook_names
+from strobe.probes.lens.readout import evaluating
+
+# Positions of one pass.
+_PIECE = 128
+
+
+def copying_scores(model: Any, kinds: list[str], layers: list[int]) -> Float[np.ndarray, " head"]:
+    """sum(l) / sum |l| of each head of attention, in [-1, 1]; NaN for other kinds, whose value path also has a
+    convolution, a gate or a norm, so that no one matrix is its OV circuit."""
+    scores = np.full(len(kinds), np.nan)
+    attention = sorted({layer for kind, layer in zip(kinds, layers, strict=True) if kind == "attention"})
+    circuits = {layer: ov_circuits(model, layer, layers.count(layer)) for layer in attention}
+    if not circuits:
+        return scores
+    W_U, W_E = (w.detach().double() for w in (model.W_U, model.W_E))
+    through = W_U @ W_E
+    at = 0
+    for i, (kind, layer) in enumerate(zip(kinds, layers, strict=True)):
+        at = at + 1 if i and layers[i - 1] == layer else 0
+        if kind == "attention":
+            eigenvalues = torch.linalg.eigvals(through @ circuits[layer][at].to(through))
+            scores[i] = float(eigenvalues.real.sum() / eigenvalues.abs().sum())
+    return scores
+
+
+def ov_circuits(model: Any, layer: int, heads: int) -> Float[Tensor, "heads d_model d_model"]:
+    """What each head of an attention layer writes for each unit vector at its input: row i for unit vector i."""
+    d = model.cfg.d_model
+    like = next(model.parameters())
+    units = torch.eye(d, device=like.device, dtype=like.dtype)
+    rows = []
+    for piece in units.split(_PIECE):
+        silent = _written(model, layer, torch.zeros_like(piece), heads)
+        rows.append(_written(model, layer, piece, heads) - silent)
+    return torch.cat(rows, 1)
+
+
+def _written(model: Any, layer: int, x: Float[Tensor, "time d_model"], heads: int) -> Tensor:
+    """The mixer's output [heads, time, d_model] when it is given `x` and head h (row h) sees each position alone."""
+    out: list[Tensor] = []
+    pattern = next(n for n in model.hook_dict if n.endswith("hook_pattern") and hook_names.parse(n).layer == layer)
+    tokens = torch.zeros(heads, x.shape[0], dtype=torch.long, device=x.device)
+
+    def put(inputs: Tensor, hook: Any) -> Tensor:
+        return x.to(inputs).expand(inputs.shape)
+
+    def look(attention: Tensor, hook: Any) -> Tensor:
+        alone = torch.zeros_like(attention)
+        identity = torch.eye(x.shape[0], device=attention.device, dtype=attention.dtype)
+        alone[range(heads), range(heads)] = identity
+        return alone
+
+    hooks = [
+        (hook_names.hook_name("mixer_in", layer), put),
+        (pattern, look),
+        (hook_names.mixer_out(layer), lambda y, hook: out.append(y.detach().clone())),
+    ]
+    with evaluating(model), torch.no_grad():
+        model.run_with_hooks(tokens, fwd_hooks=hooks, return_type=None)
+    return out[0].float()

@@ -1,0 +1,162 @@
+"""Which heads look back at a repeat: induction, previous-token, duplicate-token and copying scores.
+
+On random tokens in two copies of n (Olsson et al. 2022, arXiv:2209.11895; Elhage et al. 2021), A[i, s] how much of what
+is read at i comes from s:
+
+    induction  mean over i in [n, 2n) of A[i, i-n+1]     previous   mean over i in [1, 2n) of A[i, i-1]
+    duplicate  mean over i in [n, 2n) of A[i, i-n]       copying    sum(l) / sum |l|, l the eigenvalues of W_E OV W_U
+
+For attention A is the pattern. A mixer that is linear in its carry has an *effective attention* E (`strobe.kernels.
+linear`), signed and not normalised; A is |E| over the sum of its row. That is ours, as is measuring OV by experiment
+(`strobe.probes.repetition.copying`). Any model at all has the loss of the second copy against that of the first.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from strobe.core import hook_names
+from strobe.probes.lens.readout import evaluating
+from strobe.probes.provenance import provenance_of
+from strobe.probes.repetition.copying import copying_scores
+from strobe.probes.repetition.head_result import HeadScores
+
+Tick = Callable[[int, int, str], None]
+_CONTROL = "the same offsets on twice as many random tokens, whose second half repeats nothing"
+# Heads of one layer and row, times time squared, that are held at once (float32: 256 MB).
+_LIMIT = 2**26
+
+
+def pattern_scores(pattern: Float[Tensor, "*batch time time"]) -> Float[Tensor, "*batch 3"]:
+    """(induction, previous, duplicate) of patterns over two copies. Raises ValueError for an odd number of tokens.
+
+    Uniform causal attention over two copies of 16 has an induction score of 0.04236, a perfect induction head 1.
+    """
+    time = pattern.shape[-1]
+    if time % 2 or time < 4:
+        raise ValueError(f"a pattern over {time} tokens was given; two copies have an even number, 4 or more")
+    n = time // 2
+    induction = pattern.diagonal(offset=1 - n, dim1=-2, dim2=-1)[..., 1:].mean(-1)
+    previous = pattern.diagonal(offset=-1, dim1=-2, dim2=-1).mean(-1)
+    duplicate = pattern.diagonal(offset=-n, dim1=-2, dim2=-1).mean(-1)
+    return torch.stack([induction, previous, duplicate], -1)
+
+
+def head_scores(
+    model: Any, *, length: int = 25, n_rows: int = 8, copying: bool = True, seed: int = 0, progress: Tick | None = None
+) -> HeadScores:
+    """Score every head of `model` on `n_rows` rows of `length` random tokens, repeated once.
+
+    A layer that has neither a pattern nor an effective attention has no heads here, and the result says why. A channel
+    of a mixer whose channels do not mix counts as a head. Raises ValueError for a length below 2, fewer than one row, a
+    model that takes no tokens, or more than its positions hold.
+    """
+    if length < 2 or n_rows < 1:
+        raise ValueError(f"{n_rows} rows of {length} tokens were asked for; give 1 row and 2 tokens at least")
+    if getattr(getattr(model, "config", None), "d_input", 0):
+        raise ValueError(f"copies of tokens were to be made; {model.model_name} takes real-valued inputs")
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.randint(model.cfg.d_vocab, (2, n_rows, 2 * length), generator=generator)
+    repeated = torch.cat([draw[0, :, :length]] * 2, 1)
+    tick = progress or _no_tick
+    layers, heads, kinds, scores, control = [], [], [], [], []
+    notes: dict[str, str] = {}
+    losses = [_loss(model, repeated), _loss(model, draw[1])]
+    for layer in range(model.cfg.n_layers):
+        tick(layer, model.cfg.n_layers + 1, f"scoring block {layer}")
+        found, kind = _layer_scores(model, layer, repeated)
+        if found is None:
+            notes[str(layer)] = kind
+            continue
+        null, _ = _layer_scores(model, layer, draw[1])
+        assert null is not None
+        layers += [layer] * len(found)
+        heads += range(len(found))
+        kinds += [kind] * len(found)
+        scores.append(found)
+        control.append(null)
+    tick(model.cfg.n_layers, model.cfg.n_layers + 1, "reading what heads copy")
+    copied = copying_scores(model, kinds, layers) if copying else np.full(len(layers), np.nan)
+    empty = np.zeros((0, 3))
+    return HeadScores(
+        layers=np.array(layers, dtype=np.int64),
+        heads=np.array(heads, dtype=np.int64),
+        kinds=kinds,
+        scores=np.concatenate(scores) if scores else empty,
+        control=np.concatenate(control) if control else empty,
+        copying=copied,
+        loss=losses[0],
+        control_loss=losses[1],
+        notes=notes,
+        provenance=provenance_of(
+            model, seed=seed, settings={"length": length, "n_rows": n_rows, "copying": copying}, control=_CONTROL
+        ),
+    )
+
+
+def _layer_scores(model: Any, layer: int, tokens: Tensor) -> tuple[np.ndarray | None, str]:
+    """(scores [heads, 3], kind), or (None, why there are none)."""
+    pattern = next((n for n in model.hook_dict if _is_pattern(n, layer)), None)
+    if pattern is not None:
+        with evaluating(model), torch.no_grad():
+            _, cache = model.run_with_cache(tokens.to(next(model.parameters()).device), names_filter=pattern)
+        return pattern_scores(cache[pattern].float()).mean(0).double().cpu().numpy(), "attention"
+    mixer = model.mixers.get(f"blocks.{layer}.mixer")
+    if mixer is None:
+        return None, "this block has neither attention nor a recurrent mixer with hooks"
+    if mixer.family.attention is None:
+        return None, f"{type(mixer).__name__} is not linear in its carry, so no token's share of a read can be told"
+    return _effective(model, mixer, tokens)
+
+
+def _effective(model: Any, mixer: Any, tokens: Tensor) -> tuple[np.ndarray | None, str]:
+    from strobe.kernels.linear import effective_attention
+
+    x = mixer_inputs(model, mixer, tokens)
+    total = None
+    with torch.no_grad():
+        for row in x.split(1):
+            signals = mixer.inputs(mixer.project(row, mixer.init_carry(1, row.dtype, row.device), None)[0])
+            memory = getattr(mixer.init_carry(1, row.dtype, torch.device("meta")), mixer.memory)
+            if (size := memory.shape[1] * row.shape[1] ** 2) > _LIMIT:
+                return None, f"{memory.shape[1]} heads x {row.shape[1]}² numbers are {size}, more than {_LIMIT}"
+            weights = effective_attention(mixer.family, signals)[0].abs().float()
+            # A row that reads nothing at all has no shares; it counts as looking nowhere.
+            shares = weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+            scores = pattern_scores(shares).double()
+            total = scores if total is None else total + scores
+    assert total is not None
+    return (total / len(x)).cpu().numpy(), "effective attention"
+
+
+def mixer_inputs(model: Any, mixer: Any, tokens: Tensor) -> Float[Tensor, "batch time d_model"]:
+    """What `mixer` reads when `model` runs over `tokens` [batch, time]."""
+    kept: list[Tensor] = []
+    handle = mixer.register_forward_pre_hook(lambda _m, args: kept.append(args[0].detach()))
+    try:
+        with evaluating(model), torch.no_grad():
+            model.forward(tokens.to(next(model.parameters()).device), return_type=None)
+    finally:
+        handle.remove()
+    return kept[0]
+
+
+def _loss(model: Any, tokens: Tensor) -> Float[np.ndarray, " predictions"]:
+    """Cross-entropy (nats) of tokens 1, 2, ..., mean over rows."""
+    tokens = tokens.to(next(model.parameters()).device)
+    with evaluating(model), torch.no_grad():
+        log_p = model.forward(tokens)[:, :-1].double().log_softmax(-1)
+    return -log_p.gather(-1, tokens[:, 1:, None])[..., 0].mean(0).cpu().numpy()
+
+
+def _is_pattern(name: str, layer: int) -> bool:
+    parsed = hook_names.parse(name)
+    return parsed.layer == layer and parsed.point == "pattern"
+
+
+def _no_tick(done: int, total: int, message: str) -> None:
+    """Nobody is watching."""
