@@ -1,10 +1,21 @@
 """Parts that several pages share: the chart with its exports, a job's progress, clickable tokens, the footer."""
 
-from strobe.dashboards.components.charts import chart, figure_template
+from strobe.dashboards.components.charts import chart, exports, figure_template
+from strobe.dashboards.components.first_paint import first_paint
 from strobe.dashboards.components.footer import footer
 from strobe.dashboards.components.job_panel import job_panel
 from strobe.dashboards.components.lens_grid import lens_grid
 from strobe.dashboards.components.model_card import model_card
 from strobe.dashboards.components.token_strip import token_strip
 
-__all__ = ["chart", "figure_template", "footer", "job_panel", "lens_grid", "model_card", "token_strip"]
+__all__ = [
+    "chart",
+    "exports",
+    "figure_template",
+    "first_paint",
+    "footer",
+    "job_panel",
+    "lens_grid",
+    "model_card",
+    "token_strip",
+]

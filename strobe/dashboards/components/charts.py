@@ -72,10 +72,15 @@ def chart(
     exports(result, draw, key=key)
 
 
+@st.fragment
 def exports(result: Result, draw: Draw, *, key: str) -> None:
-    """A menu of downloads: the figure in each format, its table, the whole result."""
+    """A menu of downloads: the figure in each format, its table, the whole result. Drawn when it is opened."""
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        menu = st.popover("Export", icon=":material/download:", key=f"{key}-exports", on_change="rerun")
+    if not menu.open:
+        return
     drawable = _drawable()
-    with st.container(horizontal=True, horizontal_alignment="right"), st.popover("Export", icon=":material/download:"):
+    with menu:
         st.caption("Figure")
         with st.container(horizontal=True):
             for fmt in FORMATS:

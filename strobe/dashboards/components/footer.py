@@ -11,4 +11,5 @@ def footer(*results: Result) -> None:
     for result in results:
         st.caption(f"**Control:** {result.provenance.control or 'none'}")
         with st.expander(f"Where this comes from · {type(result).__name__}", icon=":material/history:"):
-            st.code(f"{result.summary()}\n\n{result.provenance.summary()}", language=None, wrap_lines=True)
+            # Not st.code: the browser would load a highlighter of 1.5 MB for every page.
+            st.text(f"{result.summary()}\n\n{result.provenance.summary()}")

@@ -4,6 +4,8 @@
 for export. Words are drawn as text on a canvas, so nothing in them can be markup.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,13 +19,15 @@ from strobe.dashboards.lens_view import STATISTICS
 
 _HTML = """
 <div id="key"></div>
-<div id="scroll"><canvas id="grid" role="img"></canvas></div>
+<div id="scroll"><div id="sheet"><canvas id="grid" role="img"></canvas><div id="mark"></div></div></div>
 <div id="said" role="status"></div>
 """
 _CSS = """
 #scroll { overflow: auto; max-height: 640px;
           border: 1px solid var(--st-border-color); border-radius: var(--st-base-radius); }
+#sheet { position: relative; width: max-content; }
 #grid { display: block; cursor: pointer; }
+#mark { position: absolute; top: 0; left: 0; box-sizing: border-box; pointer-events: none; border: 2px solid #D55E00; }
 #key { display: flex; gap: 8px; align-items: center; font-size: 13px; color: var(--st-text-color); margin-bottom: 6px; }
 #key b { font-size: 15px; font-weight: 600; margin-right: auto; }
 #key i { width: 140px; height: 11px; background: linear-gradient(90deg, #fdea45, #cbba69, #7c7b78, #414d6b, #00204d); }
@@ -39,49 +43,56 @@ export default function (component) {
   const rows = data.layers.length, cols = data.tokens.length;
   const width = left + cols * W, height = rows * H + bottom;
   const ratio = window.devicePixelRatio || 1;
-  canvas.width = width * ratio; canvas.height = height * ratio;
-  canvas.style.width = `${width}px`; canvas.style.height = `${height}px`;
-  canvas.setAttribute("aria-label", data.label);
-  const key = parentElement.querySelector("#key");
-  const part = (tag, text) => { const e = document.createElement(tag); e.textContent = text; return e; };
-  const high = part("span", `${data.high} ${data.unit}`);
-  key.replaceChildren(part("b", data.title), part("span", data.low), part("i", ""), high);
-  const style = getComputedStyle(canvas);
-  const ink = style.getPropertyValue("--st-text-color") || "#222";
-  const g = canvas.getContext("2d");
-  g.setTransform(ratio, 0, 0, ratio, 0, 0);
-  g.clearRect(0, 0, width, height);
-  g.font = "11px ui-monospace, Menlo, Consolas, monospace";
-  g.textBaseline = "middle";
-  // Cividis reversed, five stops (Nunez, Anderton & Renslow 2018): sure cells are light.
-  const stops = [[253,234,69],[203,186,105],[124,123,120],[65,77,107],[0,32,77]];
-  const colour = (v) => {
-    const x = Math.min(1, Math.max(0, v)) * 4, i = Math.min(3, Math.floor(x)), f = x - i;
-    return stops[i].map((c, k) => Math.round(c + (stops[i + 1][k] - c) * f));
+  const mark = parentElement.querySelector("#mark");
+  const choose = (column) => {
+    mark.hidden = column < 0 || column >= cols;
+    Object.assign(mark.style, { left: `${left + column * W}px`, width: `${W}px`, height: `${rows * H}px` });
   };
-  const fit = (word, room) => {
-    let w = word;
-    while (w.length > 1 && g.measureText(w).width > room) w = w.slice(0, -2) + "…";
-    return w;
-  };
+  choose(data.chosen);
   const y = (r) => (rows - 1 - r) * H;
-  for (let r = 0; r < rows; r++) {
-    g.fillStyle = ink; g.textAlign = "right"; g.fillText(data.layers[r], left - 8, y(r) + H / 2);
-    g.textAlign = "center";
-    for (let c = 0; c < cols; c++) {
-      const v = data.values[r][c], x = left + c * W;
-      if (v === null) { g.fillStyle = "#8A8F98"; g.fillText("–", x + W / 2, y(r) + H / 2); continue; }
-      const [R, G, B] = colour(v / data.full);
-      g.fillStyle = `rgb(${R},${G},${B})`; g.fillRect(x, y(r), W - 1, H - 1);
-      g.fillStyle = 0.299 * R + 0.587 * G + 0.114 * B > 140 ? "#111" : "#f4f4f4";
-      g.fillText(fit(data.words[r][c], W - 6), x + W / 2, y(r) + H / 2);
+  const draw = () => {
+    canvas.width = width * ratio; canvas.height = height * ratio;
+    canvas.style.width = `${width}px`; canvas.style.height = `${height}px`;
+    canvas.setAttribute("aria-label", data.label);
+    const key = parentElement.querySelector("#key");
+    const part = (tag, text) => { const e = document.createElement(tag); e.textContent = text; return e; };
+    const high = part("span", `${data.high} ${data.unit}`);
+    key.replaceChildren(part("b", data.title), part("span", data.low), part("i", ""), high);
+    const g = canvas.getContext("2d");
+    g.setTransform(ratio, 0, 0, ratio, 0, 0);
+    g.clearRect(0, 0, width, height);
+    g.font = "11px ui-monospace, Menlo, Consolas, monospace";
+    g.textBaseline = "middle";
+    // Cividis reversed, five stops (Nunez, Anderton & Renslow 2018): sure cells are light.
+    const stops = [[253,234,69],[203,186,105],[124,123,120],[65,77,107],[0,32,77]];
+    const colour = (v) => {
+      const x = Math.min(1, Math.max(0, v)) * 4, i = Math.min(3, Math.floor(x)), f = x - i;
+      return stops[i].map((c, k) => Math.round(c + (stops[i + 1][k] - c) * f));
+    };
+    const fit = (word, room) => {
+      let w = word;
+      while (w.length > 1 && g.measureText(w).width > room) w = w.slice(0, -2) + "…";
+      return w;
+    };
+    for (let r = 0; r < rows; r++) {
+      g.fillStyle = ink; g.textAlign = "right"; g.fillText(data.layers[r], left - 8, y(r) + H / 2);
+      g.textAlign = "center";
+      for (let c = 0; c < cols; c++) {
+        const v = data.values[r][c], x = left + c * W;
+        if (v === null) { g.fillStyle = "#8A8F98"; g.fillText("–", x + W / 2, y(r) + H / 2); continue; }
+        const [R, G, B] = colour(v / data.full);
+        g.fillStyle = `rgb(${R},${G},${B})`; g.fillRect(x, y(r), W - 1, H - 1);
+        g.fillStyle = 0.299 * R + 0.587 * G + 0.114 * B > 140 ? "#111" : "#f4f4f4";
+        g.fillText(fit(data.words[r][c], W - 6), x + W / 2, y(r) + H / 2);
+      }
     }
-  }
-  g.fillStyle = ink;
-  for (let c = 0; c < cols; c++) g.fillText(fit(data.tokens[c], W - 6), left + c * W + W / 2, rows * H + bottom / 2);
-  if (data.chosen >= 0 && data.chosen < cols) {
-    g.strokeStyle = "#D55E00"; g.lineWidth = 2; g.strokeRect(left + data.chosen * W, 1, W - 1, rows * H - 2);
-  }
+    g.fillStyle = ink;
+    for (let c = 0; c < cols; c++) g.fillText(fit(data.tokens[c], W - 6), left + c * W + W / 2, rows * H + bottom / 2);
+  };
+  // Another token chosen is another place of the mark; what is under it is drawn again only if it changed.
+  const ink = getComputedStyle(canvas).getPropertyValue("--st-text-color") || "#222";
+  const sheet = `${data.stamp} ${ink} ${ratio}`;
+  if (canvas.dataset.sheet !== sheet) { draw(); canvas.dataset.sheet = sheet; }
   const cell = (event) => {
     const box = canvas.getBoundingClientRect();
     const c = Math.floor((event.clientX - box.left - left) / W);
@@ -98,7 +109,9 @@ export default function (component) {
   };
   canvas.onclick = (event) => {
     const at = cell(event);
-    if (at) setTriggerValue("picked", { x: data.first + at[1], y: data.rows[at[0]] });
+    if (!at) return;
+    choose(at[1]);
+    setTriggerValue("picked", { x: data.first + at[1], y: data.rows[at[0]] });
   };
 }
 """
@@ -130,7 +143,7 @@ def grid_data(
     trajectory: Any, statistic: str, lens: str, *, first: int, n_tokens: int, rows: Sequence[int], chosen: int
 ) -> dict[str, Any]:
     """What the component is sent: values (None where not finite), the likeliest word of each cell, the five
-    likeliest.
+    likeliest; ``stamp`` is equal where everything but the chosen token is.
     """
     values, index = trajectory.statistic(statistic, lens), trajectory.lens_index(lens)
     columns = range(first, min(first + n_tokens, values.shape[1]))
@@ -146,7 +159,7 @@ def grid_data(
     words = {int(i): show(trajectory.vocabulary[int(i)], 12) for i in np.unique(ids[..., :5])}
     units = {"rank": "log10 rank", "probability": ""}
     full = 1.0 if statistic == "probability" else float(finite.max()) if finite.size and finite.max() > 0 else 1.0
-    return {
+    sheet = {
         "values": [[float(v) if math.isfinite(v) else None for v in row] for row in cells],
         "words": [[words[int(i)] for i in row] for row in ids[..., 0]],
         "tops": [
@@ -167,5 +180,6 @@ def grid_data(
         "label": f"{lens} lens, {statistic}: {len(rows)} layers by {len(columns)} tokens",
         "first": first,
         "flipped": statistic == "probability",
-        "chosen": chosen - first,
     }
+    stamp = hashlib.sha256(json.dumps(sheet).encode()).hexdigest()
+    return {**sheet, "stamp": stamp, "chosen": chosen - first}

@@ -53,5 +53,10 @@ def _report(loaded: Loaded) -> None:
     if report is None:
         st.caption(f"The lens {files[0].label} came without a report of its fit.")
         return
-    with st.expander(f"How well it fits ({files[0].label})", icon=":material/query_stats:"):
+    unfolded = st.expander(
+        f"How well it fits ({files[0].label})", icon=":material/query_stats:", key="lens-report", on_change="rerun"
+    )
+    if not unfolded.open:
+        return
+    with unfolded:
         chart(report, report.figure, key="lens-fit", alt="held-out KL of tuned and logit lens by layer")

@@ -5,7 +5,7 @@ from functools import partial
 import streamlit as st
 
 from strobe.dashboards import asks, lens_view, selection
-from strobe.dashboards.components import chart, footer, job_panel, lens_grid
+from strobe.dashboards.components import chart, exports, first_paint, footer, job_panel, lens_grid
 from strobe.dashboards.components.lens_training import lens_training
 
 TITLE = "Lens"
@@ -61,13 +61,12 @@ if view.message:
 draw = partial(trajectory.figure, name, lens, first=view.first, n_tokens=view.n_tokens, max_rows=view.max_rows)
 alt = f"{lens} lens, {statistic}: layers by tokens, the likeliest token of each cell"
 if view.canvas:
-    from strobe.dashboards.components.charts import exports
-
     lens_grid(
         trajectory, name, lens, first=view.first, n_tokens=view.n_tokens, rows=view.rows, chosen=here.position,
         key="lens-grid", on_pick=selection.pick_lens_cell,
     )  # fmt: skip
     exports(trajectory, draw, key="lens")
+    first_paint()
 else:
     chart(trajectory, draw, key="lens-figure", alt=alt, on_pick=selection.pick_lens_cell)
 
