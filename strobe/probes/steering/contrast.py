@@ -122,16 +122,22 @@ def contrast_vector(
 
 
 def activations(
-    model: Any, rows: Sequence[Tensor], names: Sequence[str], selector: Selector, progress: Tick | None = None
+    model: Any,
+    rows: Sequence[Tensor],
+    names: Sequence[str],
+    selector: Selector,
+    progress: Tick | None = None,
+    *,
+    batch: int = _BATCH,
 ) -> dict[str, Tensor]:
     """What each of `rows` (token ids [time]) has at `names`, averaged over the selected tokens: [n_rows, ...]."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     read: dict[str, list[Any]] = {name: [None] * len(rows) for name in names}
     device = next(model.parameters()).device
-    for first in range(0, len(order), _BATCH):
+    for first in range(0, len(order), batch):
         if progress is not None:
             progress(first, len(order), "reading activations")
-        here = order[first : first + _BATCH]
+        here = order[first : first + batch]
         positions = [selector.positions(rows[i]) for i in here]
         looks = sorted({p for row in positions for p in row})
         weight = torch.tensor([[(p in row) / len(row) for p in looks] for row in positions], device=device)
