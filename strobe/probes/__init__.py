@@ -10,6 +10,7 @@ _EXPORTS = {
     "SteeringVector": "strobe.probes.steering",
     "TunedLens": "strobe.probes.lens",
     "held_fixed_point": "strobe.probes.fixed_points",
+    "layer_geometry": "strobe.probes.geometry",
     "provenance_of": "strobe.probes.provenance",
 }
 __all__ = [*_EXPORTS]
