@@ -1,9 +1,10 @@
 """Whether a head writes the token that it looks at: eigenvalues of the OV circuit, measured by experiment.
 
 Elhage et al. 2021 ("Summary statistic: eigenvalues"): with M = W_E W_V W_O W_U from token to token, a head copies where
-sum(lambda) / sum |lambda| is near 1. The eigenvalues of M other than 0 are those of (W_U W_E) OV, which is d_model wide.
-Here OV is what an attention layer writes when each unit vector stands at a position of its own and looks at itself
-alone: pattern and input are put there by hooks, so no name of a weight matrix is needed. Norms are left out, as there.
+sum(lambda) / sum |lambda| is near 1. The eigenvalues of M other than 0 are those of (W_U W_E) OV, which is d_model
+wide. Here OV is what an attention layer writes when each unit vector stands at a position of its own and looks at
+itself alone: pattern and input are put there by hooks, so no name of a weight matrix is needed. Norms are left out, as
+there.
 """
 
 from typing import Any

@@ -3,10 +3,9 @@
 While the same k tokens come again and again, a model's carry follows a map of its own; the greedy choice is constant
 around it, so this is the map's linearisation there. A layer reads only what lies below it, so the Jacobian of the whole
 carry is block-triangular with one block a layer, and its eigenvalues are those of the layers with their inputs held
-(short windows forget within their width and add zeros): the radius of the whole model is the largest of its layers'.
-
-Ours; the eigenvalues are found in float64. Layers linear in their carry: the product of the transitions A_t. Others: the
-derivative of k steps of the family's definition.
+(short windows forget within their width and add zeros). The whole model's radius is its layers' largest.
+Ours; the eigenvalues are found in float64. Layers linear in their carry: the product of the transitions A_t. Others:
+the derivative of k steps of the family's definition.
 """
 
 from typing import Any

@@ -18,8 +18,8 @@ class GreedyLoop(Result):
     """`prompt`, `new`: texts of tokens. `period`: of the loop, in tokens; 0 where there is none. `onset`: the new token
     with which the first turn begins, -1 for none.
 
-    `layers`: those with a recurrent carry, `mixers` what they are. `return_distance` [layer, new]: how far the memory is
-    after each new token from where it was one period before, over its norm; NaN without a loop. `control`: the same
+    `layers`: those with a recurrent carry, `mixers` what they are. `return_distance` [layer, new]: how far the memory
+    is after each new token from where it was one period before, over its norm; NaN without a loop. `control`: the same
     along a sampled continuation. `spectral_radius` [layer]: of the map of one turn, with the layer's input held to the
     loop's; the largest is that of the whole model. `margin` [new]: nats between the logit of the token taken and the
     next best. `notes`: by layer, why a number is not there.

@@ -43,7 +43,7 @@ def greedy_loop(
     """
     if max_new_tokens < 8 or min_copies < 2:
         raise ValueError(
-            f"a loop of {min_copies} copies was looked for in {max_new_tokens} tokens; give 8 tokens and 2 copies or more"
+            f"a loop of {min_copies} copies was looked for in {max_new_tokens} tokens; give 8 and 2 at least"
         )
     tick = progress or _no_tick
     row = _ids(model, prompt)
