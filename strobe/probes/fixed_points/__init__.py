@@ -7,10 +7,12 @@ _HERE = "strobe.probes.fixed_points"
 _EXPORTS = {
     "FixedPoints": f"{_HERE}.result",
     "HeldFixedPoint": f"{_HERE}.spectrum",
-    "Limits": f"{_HERE}.finder",
+    "HeldStack": f"{_HERE}.stack",
+    "Limits": f"{_HERE}.outcome",
     "System": f"{_HERE}.system",
     "fixed_points": f"{_HERE}.probe",
     "held_fixed_point": f"{_HERE}.spectrum",
+    "held_stack": f"{_HERE}.stack",
     "from_function": f"{_HERE}.system",
     "from_module": f"{_HERE}.modules",
     "iterated": f"{_HERE}.system",

@@ -7,6 +7,7 @@ points (B asks for nothing along it: the solution of least norm is given) or non
 Shape letters: heads, key, value; a family without heads has its channels as heads. `n` distinct eigenvalues a head.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,12 +32,38 @@ class Affine(NamedTuple):
 
 def solve_affine(transition: Transition, shape: tuple[int, ...]) -> Affine:
     """Fixed point and spectrum of one token's transition (no batch or time axis), for a memory of `shape`."""
-    if transition.left is None:
-        return _diagonal(transition, shape)
+    return solve_loop([transition], shape)
+
+
+def solve_loop(transitions: Sequence[Transition], shape: tuple[int, ...]) -> Affine:
+    """The same for tokens that come in turn for ever: the memory after the last of them, and the spectrum of one whole
+    turn, A_k ... A_1."""
+    first = transitions[0]
+    B = torch.zeros(shape, dtype=first.decay.dtype)
+    if first.left is None:
+        decay = torch.ones_like(first.decay)
+        for one in transitions:
+            decay, B = one.decay * decay, one.decay * B + one.write().expand(shape)
+        return _diagonal(decay, B, shape)
     key, value = shape[-2:]
-    A = transition.operator(key).expand(*shape[:-2], key, key)
-    B = transition.write().expand(shape)
-    I = torch.eye(key, dtype=A.dtype)
+    A = torch.eye(key, dtype=B.dtype).expand(*shape[:-2], key, key)
+    for one in transitions:
+        A, B = one.apply(A), one.apply(B) + one.write().expand(shape)
+    return _dense(A, B, value)
+
+
+def orbit(transitions: Sequence[Transition], last: Tensor) -> Tensor:
+    """[token, *memory]: the memory after each token of a turn that begins with `last` and, where that is the solution,
+    ends with it."""
+    memories = []
+    for one in transitions:
+        last = one.apply(last) + one.write().expand(last.shape)
+        memories.append(last)
+    return torch.stack(memories)
+
+
+def _dense(A: Tensor, B: Tensor, value: int) -> Affine:
+    I = torch.eye(A.shape[-1], dtype=A.dtype)
     eigenvalues = torch.linalg.eigvals(A)
     memory = torch.linalg.pinv(I - A, rtol=_SINGULAR) @ B
     singular = torch.linalg.svdvals(I - A).amin(-1) <= _SINGULAR * max(1.0, float(A.abs().max()))
@@ -45,8 +72,7 @@ def solve_affine(transition: Transition, shape: tuple[int, ...]) -> Affine:
     return _named(memory, eigenvalues, value, singular & ~drifts, drifts)
 
 
-def _diagonal(transition: Transition, shape: tuple[int, ...]) -> Affine:
-    decay, B = transition.decay, transition.write().expand(shape)
+def _diagonal(decay: Tensor, B: Tensor, shape: tuple[int, ...]) -> Affine:
     rest = (1 - decay).expand(shape)
     still = rest.abs() <= _SINGULAR
     memory = torch.where(still, torch.zeros_like(B), B / torch.where(still, torch.ones_like(rest), rest))

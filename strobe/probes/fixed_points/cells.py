@@ -19,7 +19,7 @@ from jaxtyping import Float64
 from torch import Tensor
 from torch.nn import functional as F
 
-from strobe.probes.fixed_points.system import Roots, System, displacement
+from strobe.probes.fixed_points.system import Roots, System, displacement, less_identity
 
 Vector = Float64[Tensor, " gates_hidden"]
 Matrix = Float64[Tensor, "gates_hidden hidden"]
@@ -64,8 +64,8 @@ def gru(R: Matrix, drive: Vector, b_r: Vector, *, name: str = "gru", held: str =
         return r, torch.sigmoid(d_z + h_z), torch.tanh(d_n + r * h_n), h_n
 
     def candidate_jacobian(r: Tensor, n: Tensor, h_n: Tensor) -> Tensor:
-        inner = r[:, :, None] * R_n + (h_n * r * (1 - r))[:, :, None] * R_r
-        return (1 - n.square())[:, :, None] * inner
+        slope = 1 - n.square()
+        return _weighed((slope * r, R_n), (slope * h_n * r * (1 - r), R_r))
 
     def step(h: Tensor) -> Tensor:
         _, z, n, _ = parts(h)
@@ -73,15 +73,17 @@ def gru(R: Matrix, drive: Vector, b_r: Vector, *, name: str = "gru", held: str =
 
     def jacobian(h: Tensor) -> Tensor:
         r, z, n, h_n = parts(h)
-        through_z = (z * (1 - z) * (h - n))[:, :, None] * R_z
-        return (1 - z)[:, :, None] * candidate_jacobian(r, n, h_n) + through_z + torch.diag_embed(z)
+        through_n = (1 - z) * (1 - n.square())
+        J = _weighed((through_n * r, R_n), (through_n * h_n * r * (1 - r), R_r), (z * (1 - z) * (h - n), R_z))
+        J.diagonal(dim1=-2, dim2=-1).add_(z)
+        return J
 
     def residual(h: Tensor) -> Tensor:
         return parts(h)[2] - h
 
     def linearise(h: Tensor) -> tuple[Tensor, Tensor]:
         r, _, n, h_n = parts(h)
-        return n - h, candidate_jacobian(r, n, h_n) - torch.eye(size, dtype=h.dtype)
+        return n - h, less_identity(candidate_jacobian(r, n, h_n))
 
     return System(
         name=name,
@@ -116,9 +118,9 @@ def lstm(R: Matrix, drive: Vector, *, name: str = "lstm", held: str = "") -> Sys
         h, c = x.split(size, -1)
         i, f, closed, g, o = gates(h)
         after = torch.tanh(f * c + i * g)
-        c_h = (f * closed * c)[:, :, None] * R_f + _write_jacobian(i, g, R_i, R_g)
+        c_h = _weighed((f * closed * c, R_f), (i * (1 - i) * g, R_i), (i * (1 - g.square()), R_g))
         h_c = o * (1 - after.square())
-        h_h = (o * (1 - o) * after)[:, :, None] * R_o + h_c[:, :, None] * c_h
+        h_h = _weighed((o * (1 - o) * after, R_o)).addcmul_(h_c[:, :, None], c_h)
         top = torch.cat([h_h, torch.diag_embed(h_c * f)], -1)
         return torch.cat([top, torch.cat([c_h, torch.diag_embed(f)], -1)], -2)
 
@@ -133,9 +135,14 @@ def lstm(R: Matrix, drive: Vector, *, name: str = "lstm", held: str = "") -> Sys
     def linearise(h: Tensor) -> tuple[Tensor, Tensor]:
         i, f, closed, g, o = gates(h)
         t = torch.tanh(i * g / closed)
-        c_h = _write_jacobian(i, g, R_i, R_g) / closed[:, :, None] + (i * g * f / closed)[:, :, None] * R_f
-        jac = (o * (1 - o) * t)[:, :, None] * R_o + (o * (1 - t.square()))[:, :, None] * c_h
-        return o * t - h, jac - torch.eye(size, dtype=h.dtype)
+        through_c = o * (1 - t.square()) / closed
+        jac = _weighed(
+            (o * (1 - o) * t, R_o),
+            (through_c * i * (1 - i) * g, R_i),
+            (through_c * i * (1 - g.square()), R_g),
+            (through_c * i * g * f, R_f),
+        )
+        return o * t - h, less_identity(jac)
 
     return System(
         name=name,
@@ -164,9 +171,13 @@ def lstm_box(largest: Vector, size: int) -> Float64[Tensor, " carry"]:
     return torch.cat([torch.ones_like(forget), 1 + torch.exp(forget)])
 
 
-def _write_jacobian(i: Tensor, g: Tensor, R_i: Tensor, R_g: Tensor) -> Tensor:
-    """d(i g) / dh."""
-    return (i * (1 - i) * g)[:, :, None] * R_i + (i * (1 - g.square()))[:, :, None] * R_g
+def _weighed(*parts: tuple[Tensor, Tensor]) -> Tensor:
+    """Sum of diag(w) R over the parts (w [n, H], R [H, H]), built in place: one pass over [n, H, H] for each."""
+    (w, R), *rest = parts
+    total = w[:, :, None] * R
+    for w, R in rest:
+        total.addcmul_(w[:, :, None], R)
+    return total
 
 
 def permuted(R: Tensor, gates: int, seed: int) -> Tensor:

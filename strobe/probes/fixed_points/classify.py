@@ -7,7 +7,7 @@ from jaxtyping import Complex128, Float64, Inexact, Int
 MARGINAL = 1e-6
 _REAL = 1e-9
 
-Spectrum = Complex128[np.ndarray, "n size"]
+Spectrum = Complex128[np.ndarray, "n leading"]
 
 
 def saddle_index(eigenvalues: Spectrum) -> Int[np.ndarray, " n"]:
@@ -20,18 +20,23 @@ def is_marginal(eigenvalues: Spectrum) -> np.ndarray:
     return np.asarray((np.abs(np.abs(eigenvalues) - 1) <= MARGINAL).any(-1))
 
 
-def kinds(eigenvalues: Spectrum) -> list[str]:
-    """The name of each point: "stable node", "stable focus", "saddle of index k", "repeller" or "marginal".
+def kinds(eigenvalues: Spectrum, size: int | None = None) -> list[str]:
+    """The name of each point: "stable node", "stable focus", "saddle of index k", "repeller", "marginal", "undecided".
 
     A repeller grows in every direction. A focus is a stable point whose slowest direction turns (its eigenvalue is
     complex); a negative real one alternates and counts as a node. "marginal" says that linearising does not decide:
-    part of a line or ring, or a bifurcation.
+    part of a line or ring, or a bifurcation. `size` of the carry, where only its leading eigenvalues are given (rows
+    may end in NaN): without one inside the unit circle among them a point is "undecided".
     """
-    index, marginal, size = saddle_index(eigenvalues), is_marginal(eigenvalues), eigenvalues.shape[1]
-    leading = leading_eigenvalue(eigenvalues)
+    size = eigenvalues.shape[1] if size is None else size
+    index, marginal, magnitude = saddle_index(eigenvalues), is_marginal(eigenvalues), np.abs(eigenvalues)
+    leading, known = leading_eigenvalue(eigenvalues), (~np.isnan(magnitude)).sum(-1)
+    inside = (magnitude < 1 - MARGINAL).any(-1)
     names = []
     for i in range(len(eigenvalues)):
-        if marginal[i]:
+        if known[i] == 0 or (known[i] < size and not inside[i]):
+            names.append("undecided")
+        elif marginal[i]:
             names.append("marginal")
         elif index[i] == 0:
             names.append("stable focus" if abs(leading[i].imag) > _REAL else "stable node")
@@ -41,10 +46,10 @@ def kinds(eigenvalues: Spectrum) -> list[str]:
 
 
 def leading_eigenvalue(eigenvalues: Spectrum) -> Complex128[np.ndarray, " n"]:
-    """The eigenvalue of largest magnitude; of a pair, the one with positive imaginary part."""
+    """The eigenvalue of largest magnitude; of a pair, the one with positive imaginary part. NaN where none is known."""
     if not len(eigenvalues):
         return np.zeros(0, dtype=np.complex128)
-    order = np.abs(eigenvalues).argmax(-1)
+    order = np.nan_to_num(np.abs(eigenvalues), nan=-1.0).argmax(-1)
     found = eigenvalues[np.arange(len(eigenvalues)), order]
     return np.real(found) + 1j * np.abs(np.imag(found))
 

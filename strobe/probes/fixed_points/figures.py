@@ -118,12 +118,12 @@ def timescales(r: "HeldFixedPoint", template: str) -> "plotly.graph_objects.Figu
     """See `HeldFixedPoint.figure`."""
     import plotly.graph_objects as go
 
-    longest = _longest(r.eigenvalues)
+    longest = r.turn * _longest(r.eigenvalues)
     order = np.argsort(longest)
     fig = go.Figure()
     fig.add_scatter(
         x=list(range(len(order))),
-        y=np.sort(_longest(r.control)),
+        y=np.sort(r.turn * _longest(r.control)),
         mode="lines+markers",
         name="input permuted (control)",
         marker={"symbol": "x", "size": 5},

@@ -10,72 +10,40 @@ leaves the batch. Nothing here knows about recurrences: it solves the `Roots` of
                Fan & Yuan 2005, "On the quadratic convergence of the Levenberg-Marquardt method without nonsingularity")
 """
 
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import NamedTuple
-
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Float64
 from torch import Tensor
 
 from strobe.core.memory import refuse_if_too_large
+from strobe.probes.fixed_points.krylov import solve_krylov
+from strobe.probes.fixed_points.outcome import BACKTRACK, FLAT, MU_FIRST, MU_LEAST, MU_MOST, Limits, Outcome, Solved
 from strobe.probes.fixed_points.system import Roots
 
-_BACKTRACK = (1.0, 0.5, 0.2, 0.05)
+__all__ = ["Limits", "Outcome", "Solved", "solve"]
+
 # A chord step is as cheap as one residual; it is worth another try while it shrinks the residual this much.
 _CHORD = 1 / 3
-# Relative size of the gradient of |r|^2 / 2, |A^T r| / |r|, at which a candidate sits in a local minimum.
-_FLAT = 1e-7
-_MU_FIRST, _MU_LEAST, _MU_MOST = 1e-2, 1e-10, 1e15
-
-
-class Outcome(IntEnum):
-    """How the search of one candidate ended, before its point is looked at."""
-
-    SEARCHING = 0
-    CONVERGED = 1
-    STALLED = 2
-    ESCAPED = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """`tolerance`: of |r|, relative to 1 + max |y|. `max_iterations`: factorisations a candidate may cost.
-    `reach`: a candidate with an unknown larger than this has escaped. `chunk`: candidates solved together."""
-
-    tolerance: float = 1e-12
-    max_iterations: int = 150
-    reach: float = 1e6
-    chunk: int = 256
-
-    def __post_init__(self) -> None:
-        if not (0 < self.tolerance < 1 and self.max_iterations >= 1 and self.reach > 0 and self.chunk >= 1):
-            raise ValueError(
-                f"limits {self} were given; the tolerance has to be between 0 and 1, the reach positive, and "
-                "max_iterations and chunk 1 or more"
-            )
-
-
-class Solved(NamedTuple):
-    """`y` [n, m] where each candidate ended, its `outcome` [n] (SEARCHING: the budget ended first), and `iterations`
-    [n], how many factorisations it took."""
-
-    y: Float64[Tensor, "n m"]
-    outcome: Int[Tensor, " n"]
-    iterations: Int[Tensor, " n"]
+# Jacobian entries that are worked on together, and the fewest candidates: beyond this they leave a processor's cache.
+_CACHED, _SMALLEST_CHUNK = 1_000_000, 32
 
 
 @torch.no_grad()
 def solve(roots: Roots, start: Float64[Tensor, "n m"], limits: Limits) -> Solved:
-    """Search from each row of `start`. Raises CaptureTooLarge if a chunk's Jacobians do not fit in memory."""
+    """Search from each row of `start`; above ``limits.dense_up_to`` unknowns without Jacobians (`krylov`).
+
+    Raises CaptureTooLarge if a chunk's Jacobians do not fit in memory.
+    """
     m = start.shape[1]
+    if m > limits.dense_up_to:
+        return solve_krylov(roots, start, limits)
     # The Jacobian, its factor, the normal matrix and two temporaries.
     refuse_if_too_large(
         5 * 8 * m * m * min(limits.chunk, len(start)),
         f"solving {min(limits.chunk, len(start))} problems of {m} unknowns together",
-        "give a smaller chunk, or look at a part of the carry",
+        "give a smaller chunk, or a smaller dense_up_to, above which no Jacobian is formed",
     )
-    parts = [_solve_chunk(roots, chunk, limits) for chunk in start.split(limits.chunk)]
+    together = min(limits.chunk, max(_SMALLEST_CHUNK, _CACHED // (m * m)))
+    parts = [_solve_chunk(roots, chunk, limits) for chunk in start.split(together)]
     return Solved(*(torch.cat(list(column)) for column in zip(*parts, strict=True)))
 
 
@@ -83,7 +51,7 @@ def _solve_chunk(roots: Roots, start: Tensor, limits: Limits) -> Solved:
     y = start.clone()
     outcome = torch.zeros(len(y), dtype=torch.long)
     iterations = torch.zeros(len(y), dtype=torch.long)
-    mu = torch.full((len(y),), _MU_FIRST, dtype=y.dtype)
+    mu = torch.full((len(y),), MU_FIRST, dtype=y.dtype)
     for _ in range(limits.max_iterations + 1):
         active = (outcome == Outcome.SEARCHING).nonzero()[:, 0]
         if not len(active):
@@ -91,12 +59,13 @@ def _solve_chunk(roots: Roots, start: Tensor, limits: Limits) -> Solved:
         here = y[active]
         r, A = roots.linearise(here)
         gradient = (A.mT @ r[:, :, None])[..., 0]
-        found = _judge(here, r, A, gradient, mu[active], limits)
+        found = _judge(here, r, gradient, mu[active], limits)
         outcome[active] = found
         going = found == Outcome.SEARCHING
         if not bool(going.any()):
             continue
-        active, here, r, A, gradient = active[going], here[going], r[going], A[going], gradient[going]
+        if not bool(going.all()):
+            active, here, r, A, gradient = active[going], here[going], r[going], A[going], gradient[going]
         # The last round only judges: what is still searching has used its budget.
         if int(iterations[active].max()) >= limits.max_iterations:
             break
@@ -111,12 +80,13 @@ def _solve_chunk(roots: Roots, start: Tensor, limits: Limits) -> Solved:
     return Solved(y, outcome, iterations)
 
 
-def _judge(y: Tensor, r: Tensor, A: Tensor, gradient: Tensor, mu: Tensor, limits: Limits) -> Tensor:
+def _judge(y: Tensor, r: Tensor, gradient: Tensor, mu: Tensor, limits: Limits) -> Tensor:
     size, largest = r.norm(dim=-1), y.abs().amax(-1)
-    finite = size.isfinite() & gradient.isfinite().all(-1) & A.isfinite().flatten(1).all(1)
+    # A^T r holds every entry of A and r, and a sum with one that is not finite is not finite.
+    finite = size.isfinite() & gradient.isfinite().all(-1)
     escaped = ~finite | (largest > limits.reach)
     converged = size <= limits.tolerance * (1 + largest)
-    stalled = (gradient.norm(dim=-1) <= _FLAT * size) | (mu >= _MU_MOST)
+    stalled = (gradient.norm(dim=-1) <= FLAT * size) | (mu >= MU_MOST)
     outcome = torch.where(stalled, int(Outcome.STALLED), int(Outcome.SEARCHING))
     outcome = torch.where(converged, int(Outcome.CONVERGED), outcome)
     return torch.where(escaped, int(Outcome.ESCAPED), outcome)
@@ -131,7 +101,7 @@ def _newton(roots: Roots, y: Tensor, r: Tensor, A: Tensor) -> tuple[Tensor, Tens
     moved, best, r_best = y.clone(), size.clone(), r.clone()
     waiting = usable.nonzero()[:, 0]
     full = torch.zeros_like(usable)
-    for t in _BACKTRACK:
+    for t in BACKTRACK:
         if not len(waiting):
             break
         trial = y[waiting] + t * direction[waiting]
@@ -155,7 +125,12 @@ def _chord(
         rows = who.nonzero()[:, 0]
         if not len(rows):
             return
-        trial = moved[rows] + torch.linalg.lu_solve(lu[rows], pivots[rows], -r_best[rows, :, None])[..., 0]
+        # Copying factors costs as much as solving with them: with most rows at work, all are solved.
+        if 2 * len(rows) > len(who):
+            step = torch.linalg.lu_solve(lu, pivots, -r_best[:, :, None])[rows, :, 0]
+        else:
+            step = torch.linalg.lu_solve(lu[rows], pivots[rows], -r_best[rows, :, None])[..., 0]
+        trial = moved[rows] + step
         r_new = roots.residual(trial)
         new = r_new.norm(dim=-1)
         ok = new < _CHORD * best[rows]
@@ -179,7 +154,7 @@ def _marquardt(roots: Roots, y: Tensor, r: Tensor, A: Tensor, gradient: Tensor, 
         ok = (new < size[waiting]) & (info == 0)
         taken = waiting[ok]
         moved[taken] = trial[ok]
-        mu[taken] = (mu[taken] / 8).clamp_min(_MU_LEAST)
+        mu[taken] = (mu[taken] / 8).clamp_min(MU_LEAST)
         waiting = waiting[~ok]
         mu[waiting] = mu[waiting] * 6
         if not len(waiting):

@@ -14,12 +14,16 @@ from strobe.probes.fixed_points.candidates import random_carries
 from strobe.probes.fixed_points.classify import saddle_index
 from strobe.probes.fixed_points.finder import Limits
 from strobe.probes.fixed_points.result import FixedPoints
+from strobe.probes.fixed_points.spectra import eigenvalues as spectrum
+from strobe.probes.fixed_points.spectra import signs
 from strobe.probes.fixed_points.system import System, as_carries
 
 Tick = Callable[[int, int, str], None]
 """Called with (done, total, what) between pieces of work; it may raise to cancel."""
 
 _RUNS, _STEPS = 24, 40
+# Candidates of one round of the search between points, per kind of candidate.
+_MOST = 256
 
 
 def fixed_points(
@@ -79,7 +83,7 @@ def fixed_points(
             settings=settings,
             control=None if compared == "none" else compared,
         )
-        found = searching.search(one, start, limits, slow_below=slow_below, rounds=rounds, most=512, seed=seed)
+        found = searching.search(one, start, limits, slow_below=slow_below, rounds=rounds, most=_MOST, seed=seed)
         answers.append(_result(one, found, start, answers[-1], provenance))
         tick(i + 1, 2, "searching")
     result = answers[-1]
@@ -114,7 +118,7 @@ def _system_of(source: Any, held: Any, layer: int | None) -> System:
 def _result(
     system: System, found: searching.Search, start: Tensor, control: FixedPoints | None, provenance: Provenance
 ) -> FixedPoints:
-    eigenvalues = searching.eigenvalues(system, found.points).numpy()
+    eigenvalues = found.eigenvalues.numpy()
     order = np.lexsort((np.abs(eigenvalues[:, 0]), saddle_index(eigenvalues)))
     points = found.points[torch.from_numpy(order)]
     return FixedPoints(
@@ -124,11 +128,11 @@ def _result(
         points=points.numpy(),
         speeds=system.speed(points).numpy(),
         eigenvalues=eigenvalues[order],
-        signs=searching.signs(system, points).numpy(),
+        signs=signs(found.eigenvalues)[torch.from_numpy(order)].numpy(),
         hits=np.array(found.hits, dtype=np.int64)[order],
         slow_points=found.slow.numpy(),
         slow_speeds=system.speed(found.slow).numpy(),
-        slow_eigenvalues=searching.eigenvalues(system, found.slow).numpy(),
+        slow_eigenvalues=spectrum(system, found.slow, found.limits.dense_up_to).numpy(),
         slow_below=float(found.slow_below),
         ends=found.ends,
         exhausted=found.exhausted,

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Complex128, Float64, Int
@@ -21,26 +21,29 @@ class FixedPoints(Result):
 
     `system`, `held`: the recurrence and its input, in words. `fields`: name and number of entries of each part of the
     carry. `points` [n, size]: carries with F(x) = x, by saddle index; `speeds` [n]: |F(x) - x|, computed again at the
-    point as it is here. `eigenvalues` [n, size]: of the Jacobian of F, largest magnitude first. `signs` [n]: of
-    det(I - J). `hits` [n]: how many initial carries ended at each point (0: found later, between others).
-    `slow_points`, `slow_speeds`, `slow_eigenvalues`: local minima of the speed, below `slow_below`, that are no fixed
-    points. `ends`: how many initial carries ended as "fixed", "slow", "escaped" and "failed"; `exhausted` of the failed
-    had used their budget. `n_later`, `rounds`: candidates and rounds of the search between points. `has_box`: whether
-    the map is known to send a box into itself, so that the index sum has to be 1. `trajectories` [run, time, size]:
-    for the portrait. `control`: the same search with the recurrent weights shuffled.
+    point as it is here. `eigenvalues` [n, leading]: of the Jacobian of F, largest magnitude first; all of them, or of a
+    large carry the leading ones (`strobe.probes.fixed_points.spectra`). `signs` [n]: of det(I - J). `hits` [n]: how
+    many initial carries ended at each point (0: found later, between others). `slow_points`, `slow_speeds`,
+    `slow_eigenvalues`: local minima of the speed, below `slow_below`, that are no fixed points. `ends`: how many
+    initial carries ended as "fixed", "slow", "escaped" and "failed"; `exhausted` of the failed had used their budget.
+    `n_later`, `rounds`: candidates and rounds of the search between points. `has_box`: whether the map is known to send
+    a box into itself, so that the index sum has to be 1. `trajectories` [run, time, size]: for the portrait.
+    `control`: the same search with the recurrent weights shuffled.
     """
+
+    version: ClassVar[int] = 2
 
     system: str
     held: str
     fields: list[tuple[str, int]]
     points: Float64[np.ndarray, "n size"]
     speeds: Float64[np.ndarray, " n"]
-    eigenvalues: Complex128[np.ndarray, "n size"]
+    eigenvalues: Complex128[np.ndarray, "n leading"]
     signs: Int[np.ndarray, " n"]
     hits: Int[np.ndarray, " n"]
     slow_points: Float64[np.ndarray, "s size"]
     slow_speeds: Float64[np.ndarray, " s"]
-    slow_eigenvalues: Complex128[np.ndarray, "s size"]
+    slow_eigenvalues: Complex128[np.ndarray, "s slow_leading"]
     slow_below: float
     ends: dict[str, int]
     exhausted: int
@@ -58,15 +61,15 @@ class FixedPoints(Result):
     @property
     def kinds(self) -> list[str]:
         """What each point is: "stable node", "saddle of index 1", ... (`strobe.probes.fixed_points.classify`)."""
-        return classify.kinds(self.eigenvalues)
+        return classify.kinds(self.eigenvalues, self.points.shape[1])
 
     @property
     def stable(self) -> np.ndarray:
         """Whether each point attracts: every eigenvalue inside the unit circle, [n] booleans."""
-        return (self.index == 0) & ~classify.is_marginal(self.eigenvalues)
+        return np.array([kind.startswith("stable") for kind in self.kinds], dtype=bool)
 
     @property
-    def timescales(self) -> Float64[np.ndarray, "n size"]:
+    def timescales(self) -> Float64[np.ndarray, "n leading"]:
         """-1 / ln |lambda| in steps, negative for growing directions."""
         return classify.timescales(self.eigenvalues)
 
@@ -116,15 +119,15 @@ class FixedPoints(Result):
         """One row per fixed and slow point: status, kind, index, speed, leading eigenvalue, tau, period, hits."""
         import pandas as pd
 
-        every = np.concatenate([self.eigenvalues, self.slow_eigenvalues])
-        n, s = len(self.points), len(self.slow_points)
-        leading = classify.leading_eigenvalue(every)
+        n, s, spectra = len(self.points), len(self.slow_points), (self.eigenvalues, self.slow_eigenvalues)
+        leading = np.concatenate([classify.leading_eigenvalue(values) for values in spectra])
+        size = self.points.shape[1]
         return pd.DataFrame(
             {
                 "point": np.arange(n + s),
                 "status": np.array(["fixed"] * n + ["slow"] * s, dtype=object),
-                "kind": np.array(classify.kinds(every), dtype=object),
-                "index": classify.saddle_index(every),
+                "kind": np.array([k for values in spectra for k in classify.kinds(values, size)], dtype=object),
+                "index": np.concatenate([classify.saddle_index(values) for values in spectra]),
                 "speed": np.concatenate([self.speeds, self.slow_speeds]),
                 "leading_abs": np.abs(leading),
                 "leading_angle": np.angle(leading),

@@ -9,6 +9,7 @@ from torch import Tensor
 from strobe.probes.fixed_points.candidates import between, random_carries
 from strobe.probes.fixed_points.classify import MARGINAL
 from strobe.probes.fixed_points.finder import Limits, Outcome, solve
+from strobe.probes.fixed_points.spectra import eigenvalues, pad, signs
 from strobe.probes.fixed_points.system import System, displacement
 
 FIXED, SLOW, ESCAPED, FAILED = ENDS = ("fixed", "slow", "escaped", "failed")
@@ -31,12 +32,16 @@ class Ended(NamedTuple):
 
 @dataclass
 class Search:
-    """What a search has found so far. `hits` and `ends` count the initial carries, not those of later rounds."""
+    """What a search has found so far, with the spectrum of each point.
+
+    `hits` and `ends` count the initial carries, not those of later rounds.
+    """
 
     system: System
     limits: Limits
     slow_below: float
     points: Tensor
+    eigenvalues: Tensor
     slow: Tensor
     hits: list[int] = field(default_factory=list)
     ends: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ENDS, 0))
@@ -59,14 +64,14 @@ def search(
     if slow_below is None:
         slow_below = SLOW_SHARE * float(usual.median()) if len(usual) else 0.0
     empty = initial.new_zeros(0, system.size)
-    state = Search(system=system, limits=limits, slow_below=slow_below, points=empty, slow=empty)
+    none = eigenvalues(system, empty, limits.dense_up_to)
+    state = Search(system=system, limits=limits, slow_below=slow_below, points=empty, eigenvalues=none, slow=empty)
     ended = finish(system, initial, limits, slow_below)
     _add(state, ended, counted=True)
     for i in range(rounds):
         # Drawn anew in each round: of many points only some of the pairs are tried.
-        isolated = state.points[~_marginal(system, state.points)]
-        later = [between(isolated, most, seed + 1 + i)]
-        if _known_incomplete(system, isolated, len(state.points)):
+        later = [between(_isolated(state), most, seed + 1 + i)]
+        if _known_incomplete(state):
             later.append(random_carries(system, most, seed + 1001 + i))
         candidates = torch.cat(later)
         if not len(candidates):
@@ -76,7 +81,7 @@ def search(
         state.n_later += len(candidates)
         _add(state, finish(system, candidates, limits, slow_below), counted=False)
         new = len(state.points) > before
-        if not new and not _known_incomplete(system, isolated, len(state.points)):
+        if not new and not _known_incomplete(state):
             break
     return state
 
@@ -108,7 +113,12 @@ def _add(state: Search, ended: Ended, *, counted: bool) -> None:
     points, which = merge(state.points, ended.x[fixed], _SAME)
     state.hits += [0] * (len(points) - len(state.hits))
     new = torch.arange(len(points)) >= len(state.points)
-    points[new] = polish(state.system, points[new])
+    # A Krylov solution is as good as its products, and polishing would form a Jacobian.
+    if state.system.size <= state.limits.dense_up_to:
+        points[new] = polish(state.system, points[new])
+    if bool(new.any()):
+        found = eigenvalues(state.system, points[new], state.limits.dense_up_to)
+        state.eigenvalues = pad([*state.eigenvalues, *found])
     state.points = points
     slow = ended.x[ended.end == ENDS.index(SLOW)]
     state.slow, _ = merge(state.slow, slow, _SAME_SLOW)
@@ -155,28 +165,13 @@ def polish(system: System, x: Tensor, steps: int = 3) -> Tensor:
     return x
 
 
-def eigenvalues(system: System, x: Tensor) -> Tensor:
-    """Eigenvalues of the Jacobian at each carry, complex [n, size], largest magnitude first."""
-    if not len(x):
-        return torch.zeros(0, system.size, dtype=torch.complex128)
-    found = torch.linalg.eigvals(system.jacobian(x))
-    return found.gather(1, found.abs().argsort(dim=1, descending=True, stable=True))
+def _isolated(state: Search) -> Tensor:
+    """The points that are no part of a line or ring."""
+    return state.points[~((state.eigenvalues.abs() - 1).abs() <= MARGINAL).any(1)]
 
 
-def signs(system: System, x: Tensor) -> Tensor:
-    """Sign det(I - J) at each carry: 1, -1, or 0 where an eigenvalue is 1 to rounding."""
-    eye = torch.eye(system.size, dtype=torch.float64)
-    return (
-        torch.linalg.slogdet(eye - system.jacobian(x))[0].round().long() if len(x) else torch.zeros(0, dtype=torch.long)
-    )
-
-
-def _marginal(system: System, x: Tensor) -> Tensor:
-    return ((eigenvalues(system, x).abs() - 1).abs() <= MARGINAL).any(1)
-
-
-def _known_incomplete(system: System, isolated: Tensor, n_points: int) -> bool:
+def _known_incomplete(state: Search) -> bool:
     """Whether the index sum says that points are missing: only where a box is known and no point is marginal."""
-    if system.box is None or len(isolated) < n_points:
+    if state.system.box is None or len(_isolated(state)) < len(state.points):
         return False
-    return int(signs(system, isolated).sum()) != 1
+    return int(signs(state.eigenvalues).sum()) != 1

@@ -10,8 +10,9 @@ keeps the roots and loses those ghosts (`strobe.probes.fixed_points.cells`).
 Letters: n carries at a time, each of `size` numbers; m unknowns of the restated problem.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -105,11 +106,17 @@ def differentiate(step: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
     return jacobian
 
 
+def less_identity(jacobian: Tensor) -> Tensor:
+    """J - I for a `jacobian` [n, size, size] of the caller's own, which is changed."""
+    jacobian.diagonal(dim1=-2, dim2=-1).sub_(1)
+    return jacobian
+
+
 def displacement(step: Callable[[Tensor], Tensor], jacobian: Callable[[Tensor], Tensor]) -> Roots:
     """The problem as it is: F(x) - x, with the Jacobian J - I."""
 
     def linearise(x: Tensor) -> tuple[Tensor, Tensor]:
-        return step(x) - x, jacobian(x) - torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        return step(x) - x, less_identity(jacobian(x).clone())
 
     return Roots(residual=lambda x: step(x) - x, linearise=linearise)
 
@@ -133,6 +140,41 @@ def iterated(system: System, k: int) -> System:
 
     name = system.name if k == 1 else f"{system.name}, {k} steps"
     return replace(system, name=name, step=step, jacobian=jacobian, roots=displacement(step, jacobian), shuffled=None)
+
+
+def in_turn(systems: Sequence[System]) -> System:
+    """Several systems of one carry, one step of each in the order given: a turn of inputs that comes again for ever.
+
+    Its fixed points are the carries after a turn. The box is the smallest that holds all of theirs, which each map of a
+    cell sends into itself (`strobe.probes.fixed_points.cells`).
+    """
+    if len(systems) == 1:
+        return systems[0]
+    first = systems[0]
+
+    def step(x: Tensor) -> Tensor:
+        for one in systems:
+            x = one.step(x)
+        return x
+
+    def jacobian(x: Tensor) -> Tensor:
+        total = first.jacobian(x)
+        for before, one in pairwise(systems):
+            x = before.step(x)
+            total = one.jacobian(x) @ total
+        return total
+
+    boxes = [one.box for one in systems if one.box is not None]
+    shuffles = [one.shuffled for one in systems if one.shuffled is not None]
+    every = len(shuffles) == len(systems)
+    return replace(
+        first,
+        step=step,
+        jacobian=jacobian,
+        roots=displacement(step, jacobian),
+        box=torch.stack(boxes).amax(0) if len(boxes) == len(systems) else None,
+        shuffled=(lambda seed: in_turn([shuffle(seed) for shuffle in shuffles])) if every else None,
+    )
 
 
 def as_carries(x: Any, size: int, what: str) -> Tensor:

@@ -14,6 +14,8 @@ from strobe.kernels.linear import Transition
 from strobe.models import HookedLM, ModelConfig
 from strobe.probes.fixed_points import HeldFixedPoint, fixed_points, held_fixed_point
 from strobe.probes.fixed_points.affine import solve_affine
+from strobe.probes.fixed_points.held import settled_input
+from strobe.probes.fixed_points.settling import hold
 
 OPTIONS = {
     "mamba2": {"heads": 3, "head_dim": 4, "state": 5},
@@ -54,46 +56,43 @@ def simulated(model, token, layer, steps=4000):
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_a_layer_settles_where_4000_tokens_take_it(name):
+def test_a_layer_goes_to_its_rest_as_its_own_operator_says(name):
+    """4,000 tokens from the empty carry: what is left of the distance is A^n applied to it, fast heads and slow."""
     model = build(name)
     result = held_fixed_point(model, 3)
-    carry = simulated(model, 3, 0)
-    reached = getattr(carry, result.field)[0].numpy()
-    # What is slower than this has not arrived by then, and is left to the spectrum's test.
-    arrived = np.abs(result.eigenvalues).max(1) ** 4000 < 1e-14
-    assert arrived.sum() >= 2
-    np.testing.assert_allclose(result.memory[arrived], reached[arrived], rtol=1e-9, atol=1e-12)
+    rest = torch.from_numpy(result.memory)
+    # The windows are full by then, so that one operator follows another.
+    early, late = simulated(model, 3, 0, 8), simulated(model, 3, 0, 4008)
+    here = hold(model.mixers["blocks.0.mixer"], settled_input(model, 3, "blocks.0.mixer"))
+    if name == "rwkv4":
+        # Its running maximum may have to come down to what it is at rest, so distances are compared off it.
+        scale = torch.exp(early.max[0] - late.max[0])
+        gap = (early.num[0] * scale - rest) * torch.exp(4000 * here.phases[0].w)
+        reached = late.num[0]
+    else:
+        reached, gap = getattr(late, result.field)[0], getattr(early, result.field)[0] - rest
+        transition = here.mixer.family.transition(here.phases[0])
+        for _ in range(4000):
+            gap = transition.apply(gap[None])[0]
+    torch.testing.assert_close(reached, rest + gap, rtol=0, atol=1e-12)
     assert result.speed < 1e-12 * (1 + np.abs(result.memory).max())
     assert set(result.status) == {"stable"}
 
 
 @pytest.mark.parametrize("name", ["mamba2", "mamba", "gated_deltanet", "mingru", "rglru"])
 def test_the_spectrum_is_that_of_the_step(name):
-    from strobe.probes.fixed_points.held import hold, settled_input
-
     model = build(name)
     result = held_fixed_point(model, 3)
     here = hold(model.mixers["blocks.0.mixer"], settled_input(model, 3, "blocks.0.mixer"))
     shape = here.start[0].shape
 
     def step(x):
-        return here.mixer.family.step(here.inputs, type(here.start)(x.view(shape)))[0][0].flatten()
+        return here.mixer.family.step(here.phases[0], type(here.start)(x.view(shape)))[0][0].flatten()
 
     dense = torch.linalg.eigvals(torch.func.jacrev(step)(torch.zeros(math.prod(shape), dtype=torch.float64)))
     ours = np.repeat(result.eigenvalues.ravel(), result.multiplicity)
     assert len(ours) == len(dense)
     np.testing.assert_allclose(np.sort(ours.real), np.sort(dense.numpy().real), atol=1e-7)
-
-
-@pytest.mark.parametrize("layers", [("mamba2", "gated_deltanet"), ("rwkv4", "rwkv4_channel_mix", "mingru")])
-def test_layers_settle_one_after_the_other(layers):
-    model = build(*layers)
-    last = len(layers) - 1
-    result = held_fixed_point(model, 5, last)
-    reached = getattr(simulated(model, 5, last), result.field)[0].numpy()
-    arrived = np.abs(result.eigenvalues).max(1) ** 4000 < 1e-14
-    assert arrived.any()
-    np.testing.assert_allclose(result.memory[arrived], reached[arrived], rtol=1e-8, atol=1e-11)
 
 
 @pytest.mark.parametrize("below", ["attention", "gru"])
