@@ -16,6 +16,7 @@ _EXPORTS = {
     "latent_knowledge": "strobe.probes.latent_knowledge.probe",
     "load_problems": "strobe.probes.latent_knowledge.problems",
     "quirky_sums_study": "strobe.probes.latent_knowledge.problems",
+    "study_of": "strobe.probes.latent_knowledge.problems",
 }
 __all__ = [*_EXPORTS]
 

@@ -50,7 +50,8 @@ def fit_direction(
     seed: int = 0,
     normalise: bool = True,
 ) -> Float[np.ndarray, " width"]:
-    """The direction of the probe `name`, of unit norm (zeros where nothing differs).
+    """The direction of the probe `name`, of unit norm (zeros where nothing differs, and for "lda" where
+    no class varies).
 
     Supervised probes and "random" see `last`, unsupervised ones `pairs`. `normalise`: take the mean of each answer out
     of the pairs; without, CCS and CRC find which answer was appended. Raises ValueError for another name.

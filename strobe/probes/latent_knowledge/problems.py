@@ -108,6 +108,22 @@ def _with_name(rows: np.ndarray, speaker: str, terms: int) -> list[tuple[int, ..
     return [(word(speaker, terms), *map(int, row)) for row in rows]
 
 
+def study_of(model: Any, **settings: Any) -> Study:
+    """The study that a bundled model was made for; `settings` as of `quirky_sums_study`.
+
+    Raises ValueError for a model that was made for none.
+    """
+    from strobe.models.tasks import quirky_sums
+
+    if getattr(getattr(model, "config", None), "task", None) != quirky_sums.TASK.name:
+        raise ValueError(
+            f"{model.model_name} was not trained on {quirky_sums.TASK.name}, so there is no study to run on it; choose "
+            "a quirky model (strobe models), or give problems of your own in a file"
+        )
+    # The vocabulary says how many digits there are to a sum.
+    return quirky_sums_study(terms=(model.cfg.d_vocab - quirky_sums.TASK.size(terms=0)) // 9, **settings)
+
+
 def load_problems(path: str | Path) -> Study:
     """A study from a JSON file of yours (a format of ours).
 

@@ -52,6 +52,7 @@ def steering_sweep(
     n_bootstrap: int = 1000,
     seed: int = 0,
     progress: Tick | None = None,
+    keep: Callable[[SteeringSweep], None] | None = None,
 ) -> SteeringSweep:
     """What `vectors` (by name, as "residual" or "state") do to the answers of `questions`, one layer at a time.
 
@@ -59,6 +60,9 @@ def steering_sweep(
     layer. The first `n_continued` questions are continued by `continuation` sampled tokens (all settings share their
     noise): a residual vector then goes on being added at every new token, an edit of the carry is made once and
     propagates; the unsteered model's perplexity of what came out is the guard. `labels`: positive and negative side.
+
+    Questions are asked one after another, each of every layer and multiplier. If `progress` raises, `keep` is given the
+    sweep over the questions that were finished, if any, and the exception goes on to the caller.
 
     Raises ValueError for a vector of another model, no question or multiplier, fewer than one random direction, or a
     layer that no vector has.
@@ -82,9 +86,35 @@ def steering_sweep(
     sizes = {"behaviour": len(asked), "outside": len(asked), "kl": len(asked), "log_perplexity": n_continued}
     found = {name: np.full((*shape, size), np.nan) for name, size in sizes.items()}
     base = {name: np.full(size, np.nan) for name, size in sizes.items()}
+    chosen = {
+        "layers": wanted, "multipliers": list(map(float, multipliers)), "n_continued": n_continued,
+        "continuation": continuation, "temperature": temperature, "n_questions": len(asked),
+        "vectors": {n: {k: v.header()[k] for k in ("point", "method", "norm", "selector")} for n, v in named.items()},
+    }  # fmt: skip
+
+    def finished(n: int) -> SteeringSweep:
+        return SteeringSweep(
+            vectors=tuple(named),
+            layers=tuple(wanted),
+            multipliers=np.array(multipliers, dtype=float),
+            **{name: values[..., :n] for name, values in found.items()},
+            **{f"base_{name}": values[:n] for name, values in base.items() if name != "kl"},
+            norms=np.array([[_norm(v, layer) for layer in wanted] for v in named.values()]),
+            labels=labels,
+            n_bootstrap=n_bootstrap,
+            provenance=provenance_of(
+                model, seed=seed, settings=chosen, control=f"random directions of equal norm, {n_random} draws"
+            ),
+        )
+
     for i, question in enumerate(asked):
         if progress is not None:
-            progress(i, len(asked), "steering")
+            try:
+                progress(i, len(asked), "asking every layer and multiplier")
+            except BaseException:
+                if keep is not None and i:
+                    keep(finished(i))
+                raise
         ids = question.ids.to(next(model.parameters()).device)[None]
         prefix = model.state_after(ids[:, :-1])
         for first in range(0, len(settings), _ROWS):
@@ -96,24 +126,7 @@ def steering_sweep(
             for name, values in numbers.items():
                 base[name][i] = values[0]
                 found[name][(*places, i)] = values[1:]
-    chosen = {
-        "layers": wanted, "multipliers": list(map(float, multipliers)), "n_continued": n_continued,
-        "continuation": continuation, "temperature": temperature, "n_questions": len(asked),
-        "vectors": {n: {k: v.header()[k] for k in ("point", "method", "norm", "selector")} for n, v in named.items()},
-    }  # fmt: skip
-    return SteeringSweep(
-        vectors=tuple(named),
-        layers=tuple(wanted),
-        multipliers=np.array(multipliers, dtype=float),
-        **found,
-        **{f"base_{name}": values for name, values in base.items() if name != "kl"},
-        norms=np.array([[_norm(v, layer) for layer in wanted] for v in named.values()]),
-        labels=labels,
-        n_bootstrap=n_bootstrap,
-        provenance=provenance_of(
-            model, seed=seed, settings=chosen, control=f"random directions of equal norm, {n_random} draws"
-        ),
-    )
+    return finished(len(asked))
 
 
 def _settings(

@@ -71,6 +71,13 @@ class SteeringSweep(Result):
         return np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
     @property
+    def progress(self) -> tuple[int, int]:
+        """(cells measured to the end, cells asked for), a cell being one question at one vector, draw, layer and
+        multiplier: a sweep that was cancelled has the questions that were finished."""
+        cells = int(np.isfinite(self.norms).sum()) * self.kl.shape[1] * len(self.multipliers)
+        return cells * self.base_behaviour.size, cells * int(self.provenance.settings["n_questions"])
+
+    @property
     def broken(self) -> Bool[np.ndarray, "vector draw layer multiplier"]:
         """Where steering has broken the model, by our convention: less than half of the answers' probability is left,
         or the continuation is twice as perplexing to the unsteered model as its own."""
@@ -147,6 +154,9 @@ class SteeringSweep(Result):
             f"Steering towards {self.labels[0]}, away from {self.labels[1]}: {self.base_behaviour.size} questions, "
             f"behaviour {base:.3f} unsteered, outside {self.base_outside.mean():.3f}"
         ]
+        done, asked = self.progress
+        if done < asked:
+            lines.append(f"  cancelled: {done} of {asked} cells; the intervals are over the questions that were done")
         effect, (low, high), broken = self.mean("effect"), self.interval("effect"), self.broken
         for i, name in enumerate(self.vectors):
             if broken[i, 0].all() or not np.isfinite(effect[i, 0]).any():

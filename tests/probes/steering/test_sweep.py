@@ -155,6 +155,35 @@ def test_rows_in_pieces_are_rows_at_once(hybrid, vectors, swept, monkeypatch):
     assert again.log_perplexity.shape[-1] == 0 and np.isnan(again.mean("log_perplexity")).all()
 
 
+class _Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_sweep_that_is_stopped_keeps_the_questions_that_were_finished(hybrid, vectors, swept, after):
+    def progress(done, total, message):
+        if done == after:
+            raise _Stop
+
+    kept = []
+    with pytest.raises(_Stop):
+        steering_sweep(
+            hybrid, vectors, QUESTIONS, multipliers=MULTIPLIERS, n_random=2, n_continued=1, continuation=4, seed=3,
+            n_bootstrap=400, progress=progress, keep=kept.append,
+        )  # fmt: skip
+    if not after:
+        assert not kept, "nothing was finished"
+        return
+    (partial,) = kept
+    np.testing.assert_array_equal(partial.behaviour, swept.behaviour[..., :2])
+    np.testing.assert_array_equal(partial.base_outside, swept.base_outside[:2])
+    np.testing.assert_array_equal(partial.log_perplexity, swept.log_perplexity[..., :1])
+    # Three layers for the first vector and two for the second, three draws, three multipliers, a question each.
+    assert partial.progress == (2 * 45, 3 * 45) and swept.progress == (135, 135)
+    assert "cancelled: 90 of 135 cells" in partial.summary() and "cancelled" not in swept.summary()
+    assert np.isfinite(partial.interval("effect")[:, 0]).all() and partial.figure(1).to_json()
+
+
 def test_intervals_are_those_of_resampled_questions(swept):
     draws = np.random.default_rng(3).multinomial(3, [1 / 3] * 3, 400)
     values = swept.kl[0, 0, 1, 2]
