@@ -172,8 +172,8 @@ def as_inputs(model: Any, held: Any) -> Tensor:
     ids = [held] if isinstance(held, int) else held
     if not isinstance(ids, list | tuple) or not ids or not all(isinstance(i, int) for i in ids):
         raise ValueError(
-            f"{held!r} was given to hold; {model.model_name} reads tokens: give an id, a list of ids that come in turn, "
-            "or their text"
+            f"{held!r} was given to hold; {model.model_name} reads tokens: give an id, a list of ids that come in "
+            "turn, or their text"
         )
     return torch.tensor([list(ids)], device=like.device)
 

@@ -1,7 +1,7 @@
 """One mixer of a model under a held input: a float64 copy of it, and where its memory comes to rest.
 
 What is held is a turn of one token or several that come again for ever; at rest the memory is the same after each turn.
-A layer linear in its carry is solved (`affine`); RWKV-4's is written down; a nonlinear one is run until it stands still.
+A layer linear in its carry is solved (`affine`); RWKV-4's is written down; a nonlinear one is run until it is still.
 """
 
 import copy
@@ -18,8 +18,11 @@ _SETTLING_STEPS, _SETTLED = 20_000, 1e-12
 
 
 class HeldLayer(NamedTuple):
-    """One mixer under a held turn, in float64 and a batch of one: its `phases`, the inputs of its family at each token
-    of a turn after the windows have filled (no time axis), its initial memory, the `windows` after a turn, and what it reads, `mixer_input` [turn, d_model]."""
+    """One mixer under a held turn, in float64 and a batch of one.
+
+    `phases`: the inputs of its family at each token of a turn after the windows have filled (no time axis); `start`:
+    its initial memory; `windows`: after a turn; `mixer_input` [turn, d_model]: what it reads.
+    """
 
     mixer: Any
     phases: list[Any]

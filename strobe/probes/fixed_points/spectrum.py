@@ -98,11 +98,12 @@ class HeldFixedPoint(Result):
         """Timescales, the fixed point's speed, heads that have none, the control, the provenance."""
         tau, null = self.timescales.ravel(), self.turn * classify.timescales(self.control).ravel()
         counts = ", ".join(f"{self.status.count(s)} {s}" for s in dict.fromkeys(self.status))
+        turn = "step" if self.turn == 1 else f"turn of {self.turn} tokens"
         lines = [
             f"layer {self.layer} ({self.mixer}) under {self.held}: heads {counts}",
             f"  timescales {np.nanmin(tau):.3g} to {np.nanmax(tau):.3g} tokens, median {np.nanmedian(tau):.3g} "
             f"(input permuted: {np.nanmin(null):.3g} to {np.nanmax(null):.3g}, median {np.nanmedian(null):.3g})",
-            f"  one {'step' if self.turn == 1 else f'turn of {self.turn} tokens'} moves the fixed point by {self.speed:.2g}",
+            f"  one {turn} moves the fixed point by {self.speed:.2g}",
         ]
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])
 
@@ -111,9 +112,9 @@ class HeldFixedPoint(Result):
 def held_fixed_point(model: Any, held: Any, layer: int | None = None, *, seed: int = 0) -> HeldFixedPoint:
     """Where a linear layer of `model` settles while a token is held, exactly: M* = (I - A)^-1 B and the spectrum of A.
 
-    `held`: a token id, a text, ids that come in turn, or real inputs (`held.as_inputs`). `layer` may be left out where there is only one. Layers
-    below are taken at rest (`strobe.probes.fixed_points.held`). Raises ValueError for a nonlinear layer, which
-    `fixed_points` searches.
+    `held`: a token id, a text, ids that come in turn, or real inputs (`held.as_inputs`). `layer` may be left out where
+    there is only one. Layers below are taken at rest (`strobe.probes.fixed_points.held`). Raises ValueError for a
+    nonlinear layer, which `fixed_points` searches.
     """
     layer = recurrent_layer(model, layer)
     name = f"blocks.{layer}.mixer"
