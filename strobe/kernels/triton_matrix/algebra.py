@@ -9,8 +9,8 @@ before it. Where one operand is zero for s > t, the other has its non-finite ent
 first of them on answers NaN.
 
 Letters in names and comments: t (row, the later token), s (column, the earlier one), c (key channel), v (value).
-`g` is the log decay of each token and `g_next` that of the token after it, 0 after the chunk's last; both [chunk, c] or,
-with one decay per head, [chunk, 1]. `PAIRS` is D[t, s] of `pair_decay`, or anything where decays are per channel.
+`g` is the log decay of each token and `g_next` that of the token after it, 0 after the chunk's last; both [chunk, c]
+or, with one decay per head, [chunk, 1]. `PAIRS` is D[t, s] of `pair_decay`, or anything where decays are per channel.
 """
 
 from typing import no_type_check
@@ -21,24 +21,25 @@ import triton.language as tl
 
 @triton.jit
 @no_type_check
-def load_tile(P, rows, ok, head, HEADS, cols, SIZE):
-    """Rows [chunk] of a [rows, HEADS, SIZE] tensor at one head, in float32; 0 where not `ok` or past SIZE."""
-    where = (rows * HEADS + head)[:, None] * SIZE + cols[None, :]
-    return tl.load(P + where, mask=ok[:, None] & (cols < SIZE)[None, :], other=0).to(tl.float32)
+def load_tile(P, row, ok, head, HEADS: tl.constexpr, cols, SIZE: tl.constexpr):
+    """Rows from `row` (int64) of a [rows, HEADS, SIZE] tensor at one head; 0 where not `ok` or past SIZE."""
+    at = tl.arange(0, ok.shape[0])[:, None] * (HEADS * SIZE) + cols[None, :]
+    return tl.load(P + (row * HEADS + head) * SIZE + at, mask=ok[:, None] & (cols < SIZE)[None, :], other=0)
 
 
 @triton.jit
 @no_type_check
-def store_tile(P, x, rows, ok, head, HEADS, cols, SIZE):
+def store_tile(P, x, row, ok, head, HEADS: tl.constexpr, cols, SIZE: tl.constexpr):
     """The reverse of `load_tile`, in the dtype that P points to."""
-    where = (rows * HEADS + head)[:, None] * SIZE + cols[None, :]
-    tl.store(P + where, x.to(P.dtype.element_ty), mask=ok[:, None] & (cols < SIZE)[None, :])
+    at = tl.arange(0, ok.shape[0])[:, None] * (HEADS * SIZE) + cols[None, :]
+    place = P + (row * HEADS + head) * SIZE + at
+    tl.store(place, x.to(P.dtype.element_ty), mask=ok[:, None] & (cols < SIZE)[None, :])
 
 
 @triton.jit
 @no_type_check
 def dot(x, y, OPERAND: tl.constexpr, PRECISION: tl.constexpr):
-    """x @ y, summed in float32, with operands rounded to OPERAND."""
+    """The product x @ y, summed in float32, with operands rounded to OPERAND."""
     return tl.dot(x.to(OPERAND), y.to(OPERAND), input_precision=PRECISION)
 
 
@@ -88,7 +89,7 @@ def gram(
     """(x|y)[t, s] = sum_c x_tc y_sc (decays after s up to t), 0 for s > t."""
     t = tl.arange(0, CHUNK)
     if CHANNEL:
-        total = tl.where(t[:, None] == t[None, :], tl.sum(x * y, 1)[:, None], 0.0)
+        total = tl.where(t[:, None] == t[None, :], tl.sum(x.to(tl.float32) * y.to(tl.float32), 1)[:, None], 0.0)
         for level in tl.static_range(8):
             if (1 << level) < CHUNK:
                 after, before, pairs = halves(g, g_next, 1 << level, CHUNK)
@@ -133,10 +134,25 @@ def gram_gradients(
 
 @triton.jit
 @no_type_check
+def asked_of(x, S, decay, CHANNEL: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):
+    """(decay x) S: [chunk, key] and [key, value] to [chunk, value]. A decay per head waits until after the product."""
+    return dot(x * decay, S, OPERAND, PRECISION) if CHANNEL else dot(x, S, OPERAND, PRECISION) * decay
+
+
+@triton.jit
+@no_type_check
+def written_by(x, v, decay, CHANNEL: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):
+    """(decay x)^T v: [chunk, key] and [chunk, value] to [key, value]. A decay per head goes to the values."""
+    left = x * decay if CHANNEL else x
+    return dot(tl.trans(left), v if CHANNEL else v * decay, OPERAND, PRECISION)
+
+
+@triton.jit
+@no_type_check
 def causal_dot(M, x, STRICT: tl.constexpr, CHUNK: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr):
     """M @ x for M [chunk, chunk] that is 0 for s > t (STRICT: for s >= t), with a NaN of x reaching no earlier row."""
     t = tl.arange(0, CHUNK)
-    bad = (tl.abs(x) < float("inf")) == 0
+    bad = (tl.abs(x.to(tl.float32)) < float("inf")) == 0
     first = tl.min(tl.where(bad, t[:, None], CHUNK), 0)
     y = dot(M, tl.where(bad, 0.0, x), OPERAND, PRECISION)
     reached = (t[:, None] > first[None, :]) if STRICT else (t[:, None] >= first[None, :])

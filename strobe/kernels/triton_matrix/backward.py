@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 
 from strobe.kernels.triton_matrix.algebra import (
+    asked_of,
     causal_dot,
     dot,
     gram,
@@ -27,8 +28,9 @@ from strobe.kernels.triton_matrix.algebra import (
     load_tile,
     pair_decay,
     store_tile,
+    written_by,
 )
-from strobe.kernels.triton_matrix.forward import COUNT, load_decay, tokens_of
+from strobe.kernels.triton_matrix.forward import load_decay, tokens_of
 
 
 @triton.jit
@@ -36,7 +38,9 @@ from strobe.kernels.triton_matrix.forward import COUNT, load_decay, tokens_of
 def carry_gradient_kernel(
     Q, K, G, A, B, INVERSE, CU, CUTS, LOOKS, D_Y, D_LAST, D_CAPTURED,
     D_FIRST, D_ENDS,
-    n_chunks: COUNT, n_captured, HEADS, HEADS_Q, HEADS_K, HEADS_B, KEY, VALUE,
+    n_chunks, n_captured,
+    HEADS: tl.constexpr, HEADS_Q: tl.constexpr, HEADS_K: tl.constexpr, HEADS_B: tl.constexpr,
+    KEY: tl.constexpr, VALUE: tl.constexpr,
     RANK: tl.constexpr, CHANNEL: tl.constexpr, CUT: tl.constexpr, CAPTURE: tl.constexpr,
     CHUNK: tl.constexpr, BLOCK_KEY: tl.constexpr, BLOCK_VALUE: tl.constexpr,
     OPERAND: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr,
@@ -56,9 +60,9 @@ def carry_gradient_kernel(
     size = KEY * VALUE
     d_S = tl.load(D_LAST + unit.to(tl.int64) * size + carry_at, mask=in_carry, other=0).to(tl.float32)
 
-    for back in range(0, n_chunks):
+    for back in range(n_chunks):
         i = n_chunks - 1 - back
-        rows, ok, _, _ = tokens_of(i, base, length, CUTS, CUT, CHUNK)
+        row, ok, _ = tokens_of(i, base, length, CUTS, CUT, CHUNK)
         if CAPTURE:
             at_end = tl.load(LOOKS + 5 * i + 2)
             if at_end >= 0:
@@ -67,25 +71,27 @@ def carry_gradient_kernel(
         at = D_ENDS + (unit * n_chunks + i).to(tl.int64) * size + carry_at
         tl.store(at, d_S.to(D_ENDS.dtype.element_ty), mask=in_carry)
 
-        g, g_next = load_decay(G, rows, ok, head, HEADS, KEY, CHANNEL, BLOCK_KEY)
+        g, g_next = load_decay(G, row, ok, head, HEADS, KEY, CHANNEL, BLOCK_KEY)
         from_start = tl.exp(tl.cumsum(g, 0))
         pairs = 0.0 if CHANNEL else pair_decay(g, CHUNK)
-        q = load_tile(Q, rows, ok, head // (HEADS // HEADS_Q), HEADS_Q, keys, KEY)
-        d_y = load_tile(D_Y, rows, ok, head, HEADS, values, VALUE)
-        before = tl.exp(tl.sum(g, 0))[:, None] * d_S + dot(tl.trans(q * from_start), d_y, OPERAND, PRECISION)
+        q = load_tile(Q, row, ok, head // (HEADS // HEADS_Q), HEADS_Q, keys, KEY)
+        d_y = load_tile(D_Y, row, ok, head, HEADS, values, VALUE)
+        before = tl.exp(tl.sum(g, 0))[:, None] * d_S + written_by(q, d_y, from_start, CHANNEL, OPERAND, PRECISION)
         if RANK > 0:
             to_end = tl.exp(tl.cumsum(g_next, 0, reverse=True))
             if RANK == 1:
-                a = load_tile(K, rows, ok, head // (HEADS // HEADS_K), HEADS_K, keys, KEY)
+                a = load_tile(K, row, ok, head // (HEADS // HEADS_K), HEADS_K, keys, KEY)
             else:
-                a = load_tile(A, rows, ok, head, HEADS, keys, KEY)
+                a = load_tile(A, row, ok, head, HEADS, keys, KEY)
             scores = gram(q, a, g, g_next, pairs, CHANNEL, CHUNK, OPERAND, PRECISION)
-            d_answer = dot(tl.trans(scores), d_y, OPERAND, PRECISION) + dot(a * to_end, d_S, OPERAND, PRECISION)
+            d_answer = dot(tl.trans(scores), d_y, OPERAND, PRECISION) + asked_of(
+                a, d_S, to_end, CHANNEL, OPERAND, PRECISION
+            )
             place = INVERSE + (unit * n_chunks + i).to(tl.int64) * CHUNK * CHUNK
             inverse = tl.load(place + t[:, None] * CHUNK + t[None, :])
             d_asked = dot(tl.trans(inverse), d_answer, tl.float32, EXACT)
-            b = load_tile(B, rows, ok, head // (HEADS // HEADS_B), HEADS_B, keys, KEY)
-            asked = dot(tl.trans(b * from_start), d_asked, OPERAND, PRECISION)
+            b = load_tile(B, row, ok, head // (HEADS // HEADS_B), HEADS_B, keys, KEY)
+            asked = written_by(b, d_asked, from_start, CHANNEL, OPERAND, PRECISION)
             before += asked if RANK == 2 else -asked
         d_S = before
     tl.store(D_FIRST + unit.to(tl.int64) * size + carry_at, d_S, mask=in_carry)
@@ -96,7 +102,9 @@ def carry_gradient_kernel(
 def input_gradient_kernel(
     Q, K, V, G, A, B, INVERSE, STARTS, D_ENDS, CU, CUTS, D_Y,
     D_Q, D_K, D_V, D_G, D_A, D_B,
-    n_chunks, HEADS, HEADS_Q, HEADS_K, HEADS_B, KEY, VALUE,
+    n_chunks,
+    HEADS: tl.constexpr, HEADS_Q: tl.constexpr, HEADS_K: tl.constexpr, HEADS_B: tl.constexpr,
+    KEY: tl.constexpr, VALUE: tl.constexpr,
     RANK: tl.constexpr, CHANNEL: tl.constexpr, CUT: tl.constexpr,
     CHUNK: tl.constexpr, BLOCK_KEY: tl.constexpr, BLOCK_VALUE: tl.constexpr, VALUE_BLOCKS: tl.constexpr,
     OPERAND: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr,
@@ -108,26 +116,26 @@ def input_gradient_kernel(
     unit, i = tl.program_id(0) // n_chunks, tl.program_id(0) % n_chunks
     n, head = unit // HEADS, unit % HEADS
     base = tl.load(CU + n)
-    rows, ok, _, _ = tokens_of(i, base, tl.load(CU + n + 1) - base, CUTS, CUT, CHUNK)
+    row, ok, _ = tokens_of(i, base, tl.load(CU + n + 1) - base, CUTS, CUT, CHUNK)
     keys, t = tl.arange(0, BLOCK_KEY), tl.arange(0, CHUNK)
     size = KEY * VALUE
     at_chunk = (unit * n_chunks + i).to(tl.int64)
 
-    q = load_tile(Q, rows, ok, head // (HEADS // HEADS_Q), HEADS_Q, keys, KEY)
-    k = load_tile(K, rows, ok, head // (HEADS // HEADS_K), HEADS_K, keys, KEY)
-    g, g_next = load_decay(G, rows, ok, head, HEADS, KEY, CHANNEL, BLOCK_KEY)
+    q = load_tile(Q, row, ok, head // (HEADS // HEADS_Q), HEADS_Q, keys, KEY)
+    k = load_tile(K, row, ok, head // (HEADS // HEADS_K), HEADS_K, keys, KEY)
+    g, g_next = load_decay(G, row, ok, head, HEADS, KEY, CHANNEL, BLOCK_KEY)
     from_start = tl.exp(tl.cumsum(g, 0))
     to_end = tl.exp(tl.cumsum(g_next, 0, reverse=True))
     total = tl.exp(tl.sum(g, 0))
     pairs = 0.0 if CHANNEL else pair_decay(g, CHUNK)
     q_k = gram(q, k, g, g_next, pairs, CHANNEL, CHUNK, OPERAND, PRECISION)
     if RANK > 0:
-        b = load_tile(B, rows, ok, head // (HEADS // HEADS_B), HEADS_B, keys, KEY)
+        b = load_tile(B, row, ok, head // (HEADS // HEADS_B), HEADS_B, keys, KEY)
         inverse = tl.load(INVERSE + at_chunk * CHUNK * CHUNK + t[:, None] * CHUNK + t[None, :])
         d_b = tl.zeros((CHUNK, BLOCK_KEY), tl.float32)
         d_b_k = tl.zeros((CHUNK, CHUNK), tl.float32)
     if RANK == 2:
-        a = load_tile(A, rows, ok, head, HEADS, keys, KEY)
+        a = load_tile(A, row, ok, head, HEADS, keys, KEY)
         q_a = gram(q, a, g, g_next, pairs, CHANNEL, CHUNK, OPERAND, PRECISION)
         b_k = gram(b, k, g, g_next, pairs, CHANNEL, CHUNK, OPERAND, PRECISION)
         b_k = tl.where(t[:, None] > t[None, :], b_k, 0.0)
@@ -139,30 +147,32 @@ def input_gradient_kernel(
     d_q_k = tl.zeros((CHUNK, CHUNK), tl.float32)
     crossing = tl.zeros((BLOCK_KEY,), tl.float32)
 
-    for block in range(0, VALUE_BLOCKS):
+    for block in range(VALUE_BLOCKS):
         values = block * BLOCK_VALUE + tl.arange(0, BLOCK_VALUE)
         in_carry = (keys < KEY)[:, None] & (values < VALUE)[None, :]
         carry_at = at_chunk * size + keys[:, None] * VALUE + values[None, :]
         S = tl.load(STARTS + carry_at, mask=in_carry, other=0).to(tl.float32)
         d_S = tl.load(D_ENDS + carry_at, mask=in_carry, other=0).to(tl.float32)
         crossing += tl.sum(S * d_S, 1)
-        v = load_tile(V, rows, ok, head, HEADS, values, VALUE)
-        d_y = load_tile(D_Y, rows, ok, head, HEADS, values, VALUE)
+        v = load_tile(V, row, ok, head, HEADS, values, VALUE)
+        d_y = load_tile(D_Y, row, ok, head, HEADS, values, VALUE)
         d_q += dot(d_y, tl.trans(S), OPERAND, PRECISION)
-        d_v = dot(tl.trans(q_k), d_y, OPERAND, PRECISION) + dot(k * to_end, d_S, OPERAND, PRECISION)
+        d_v = dot(tl.trans(q_k), d_y, OPERAND, PRECISION) + asked_of(k, d_S, to_end, CHANNEL, OPERAND, PRECISION)
         written = v
         if RANK == 1:
             written = causal_dot(
-                inverse, v - dot(b * from_start, S, OPERAND, PRECISION), False, CHUNK, tl.float32, EXACT
+                inverse, v - asked_of(b, S, from_start, CHANNEL, OPERAND, PRECISION), False, CHUNK, tl.float32, EXACT
             )
             d_v = dot(tl.trans(inverse), d_v, tl.float32, EXACT)
             d_b -= dot(d_v, tl.trans(S), OPERAND, PRECISION)
             d_b_k -= dot(d_v, tl.trans(written), OPERAND, PRECISION)
         if RANK == 2:
-            asked = dot(b * from_start, S, OPERAND, PRECISION)
+            asked = asked_of(b, S, from_start, CHANNEL, OPERAND, PRECISION)
             asked += causal_dot(b_k, v, True, CHUNK, OPERAND, PRECISION)
             answered = causal_dot(inverse, asked, False, CHUNK, tl.float32, EXACT)
-            d_answer = dot(tl.trans(q_a), d_y, OPERAND, PRECISION) + dot(a * to_end, d_S, OPERAND, PRECISION)
+            d_answer = dot(tl.trans(q_a), d_y, OPERAND, PRECISION) + asked_of(
+                a, d_S, to_end, CHANNEL, OPERAND, PRECISION
+            )
             d_asked = dot(tl.trans(inverse), d_answer, tl.float32, EXACT)
             d_v += dot(tl.trans(b_k), d_asked, OPERAND, PRECISION)
             d_b += dot(d_asked, tl.trans(S), OPERAND, PRECISION)
@@ -172,7 +182,7 @@ def input_gradient_kernel(
             d_a += dot(answered, tl.trans(d_S), OPERAND, PRECISION)
         d_q_k += dot(d_y, tl.trans(written), OPERAND, PRECISION)
         d_k += dot(written, tl.trans(d_S), OPERAND, PRECISION)
-        store_tile(D_V, d_v, rows, ok, head, HEADS, values, VALUE)
+        store_tile(D_V, d_v, row, ok, head, HEADS, values, VALUE)
 
     upto, before = t[:, None] >= t[None, :], t[:, None] > t[None, :]
     d_q, d_k = d_q * from_start, d_k * to_end
@@ -195,19 +205,19 @@ def input_gradient_kernel(
             tl.where(before, d_b_a, 0.0), b, a, g, g_next, pairs, CHANNEL, CHUNK, OPERAND, PRECISION
         )
         d_b, d_a = d_b + to_b, d_a + to_a
-        store_tile(D_A, d_a, rows, ok, head, HEADS, keys, KEY)
-    store_tile(D_Q, d_q, rows, ok, head, HEADS, keys, KEY)
-    store_tile(D_K, d_k, rows, ok, head, HEADS, keys, KEY)
+        store_tile(D_A, d_a, row, ok, head, HEADS, keys, KEY)
+    store_tile(D_Q, d_q, row, ok, head, HEADS, keys, KEY)
+    store_tile(D_K, d_k, row, ok, head, HEADS, keys, KEY)
 
     shifts = q * d_q - k * d_k
     if RANK > 0:
-        store_tile(D_B, d_b, rows, ok, head, HEADS, keys, KEY)
+        store_tile(D_B, d_b, row, ok, head, HEADS, keys, KEY)
         shifts += b * d_b
     if RANK == 2:
         shifts -= a * d_a
     if CHANNEL:
         d_g = tl.cumsum(shifts, 0, reverse=True) + end[None, :]
-        store_tile(D_G, d_g, rows, ok, head, HEADS, keys, KEY)
+        store_tile(D_G, d_g, row, ok, head, HEADS, keys, KEY)
     else:
         d_g = tl.cumsum(tl.sum(shifts, 1)[:, None], 0, reverse=True) + tl.sum(end, 0)
-        store_tile(D_G, d_g, rows, ok, head, HEADS, tl.arange(0, 1), 1)
+        store_tile(D_G, d_g, row, ok, head, HEADS, tl.arange(0, 1), 1)

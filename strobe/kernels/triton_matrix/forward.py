@@ -16,44 +16,51 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from strobe.kernels.triton_matrix.algebra import causal_dot, dot, gram, load_tile, pair_decay, store_tile
-
-# The interpreter of triton 3.6 cannot take the end of a loop from an argument, but from a constant.
-COUNT = tl.constexpr if triton.knobs.runtime.interpret else "i32"
+from strobe.kernels.triton_matrix.algebra import (
+    asked_of,
+    causal_dot,
+    dot,
+    gram,
+    load_tile,
+    pair_decay,
+    store_tile,
+    written_by,
+)
 
 
 @triton.jit
 @no_type_check
 def tokens_of(i, base, length, CUTS, CUT: tl.constexpr, CHUNK: tl.constexpr):
-    """Rows of chunk i in the token axis, which of them are its own, its first token, and one after its last."""
+    """Row of chunk i's first token in the token axis (int64), which of CHUNK rows are its own, and its first token."""
     if CUT:
         start = tl.load(CUTS + 2 * i)
         stop = tl.minimum(tl.load(CUTS + 2 * i + 1), length)
     else:
         start = i * CHUNK
         stop = tl.minimum(start + CHUNK, length)
-    t = start + tl.arange(0, CHUNK)
-    return (base + t).to(tl.int64), t < stop, start, stop
+    return (base + start).to(tl.int64), start + tl.arange(0, CHUNK) < stop, start
 
 
 @triton.jit
 @no_type_check
-def load_decay(G, rows, ok, head, HEADS, KEY, CHANNEL: tl.constexpr, BLOCK_KEY: tl.constexpr):
-    """Log decays of the chunk's tokens and of the token after each, [chunk, key or 1], 0 outside the chunk."""
-    size = KEY if CHANNEL else 1
+def load_decay(
+    G, row, ok, head, HEADS: tl.constexpr, KEY: tl.constexpr, CHANNEL: tl.constexpr, BLOCK_KEY: tl.constexpr
+):
+    """Log decays of the chunk's tokens and of the token after each, float32 [chunk, key or 1], 0 outside the chunk."""
+    size: tl.constexpr = KEY if CHANNEL else 1
     cols = tl.arange(0, BLOCK_KEY if CHANNEL else 1)
-    g = load_tile(G, rows, ok, head, HEADS, cols, size)
+    g = load_tile(G, row, ok, head, HEADS, cols, size).to(tl.float32)
     t = tl.arange(0, ok.shape[0])
     # A chunk's tokens come first: the last of them is where the count of the others ends.
     last = tl.sum(ok.to(tl.int32), 0) - 1
-    return g, load_tile(G, rows + 1, t < last, head, HEADS, cols, size)
+    return g, load_tile(G, row + 1, t < last, head, HEADS, cols, size).to(tl.float32)
 
 
 @triton.jit
 @no_type_check
 def inverse_kernel(
     K, G, A, B, INVERSE, CU, CUTS, n_chunks,
-    HEADS, HEADS_K, HEADS_B, KEY,
+    HEADS: tl.constexpr, HEADS_K: tl.constexpr, HEADS_B: tl.constexpr, KEY: tl.constexpr,
     RANK: tl.constexpr, CHANNEL: tl.constexpr, CUT: tl.constexpr,
     CHUNK: tl.constexpr, BLOCK_KEY: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
@@ -61,14 +68,14 @@ def inverse_kernel(
     unit, i = tl.program_id(0) // n_chunks, tl.program_id(0) % n_chunks
     n, head = unit // HEADS, unit % HEADS
     base = tl.load(CU + n)
-    rows, ok, _, _ = tokens_of(i, base, tl.load(CU + n + 1) - base, CUTS, CUT, CHUNK)
+    row, ok, _ = tokens_of(i, base, tl.load(CU + n + 1) - base, CUTS, CUT, CHUNK)
     cols, t = tl.arange(0, BLOCK_KEY), tl.arange(0, CHUNK)
-    b = load_tile(B, rows, ok, head // (HEADS // HEADS_B), HEADS_B, cols, KEY)
+    b = load_tile(B, row, ok, head // (HEADS // HEADS_B), HEADS_B, cols, KEY)
     if RANK == 2:
-        erase = load_tile(A, rows, ok, head, HEADS, cols, KEY)
+        erase = load_tile(A, row, ok, head, HEADS, cols, KEY)
     else:
-        erase = -load_tile(K, rows, ok, head // (HEADS // HEADS_K), HEADS_K, cols, KEY)
-    g, g_next = load_decay(G, rows, ok, head, HEADS, KEY, CHANNEL, BLOCK_KEY)
+        erase = -load_tile(K, row, ok, head // (HEADS // HEADS_K), HEADS_K, cols, KEY)
+    g, g_next = load_decay(G, row, ok, head, HEADS, KEY, CHANNEL, BLOCK_KEY)
     pairs = 0.0 if CHANNEL else pair_decay(g, CHUNK)
     system = gram(b, erase, g, g_next, pairs, CHANNEL, CHUNK, OPERAND, PRECISION)
     system = tl.where(t[:, None] > t[None, :], system, 0.0)
@@ -96,8 +103,9 @@ def inverse_kernel(
 def scan_kernel(
     Q, K, V, G, A, B, INVERSE, S_FIRST, READERS, VALUES, KINDS, CU, CUTS, LOOKS,
     Y, S_LAST, CAPTURED, ANSWERS, STARTS,
-    n_chunks: COUNT, n_readers: COUNT, n_captured,
-    HEADS, HEADS_Q, HEADS_K, HEADS_B, KEY, VALUE,
+    n_chunks, n_readers, n_captured,
+    HEADS: tl.constexpr, HEADS_Q: tl.constexpr, HEADS_K: tl.constexpr, HEADS_B: tl.constexpr,
+    KEY: tl.constexpr, VALUE: tl.constexpr,
     RANK: tl.constexpr, CHANNEL: tl.constexpr, CUT: tl.constexpr, CAPTURE: tl.constexpr, EDIT: tl.constexpr,
     READ: tl.constexpr, KEEP: tl.constexpr,
     CHUNK: tl.constexpr, BLOCK_KEY: tl.constexpr, BLOCK_VALUE: tl.constexpr,
@@ -119,14 +127,14 @@ def scan_kernel(
     size = KEY * VALUE
     S = tl.load(S_FIRST + unit.to(tl.int64) * size + carry_at, mask=in_carry, other=0).to(tl.float32)
 
-    for i in range(0, n_chunks):
-        rows, ok, start, _ = tokens_of(i, base, length, CUTS, CUT, CHUNK)
+    for i in range(n_chunks):
+        row, ok, start = tokens_of(i, base, length, CUTS, CUT, CHUNK)
         if KEEP:
             kept = STARTS + (unit * n_chunks + i).to(tl.int64) * size + carry_at
             tl.store(kept, S.to(STARTS.dtype.element_ty), mask=in_carry)
-        k = load_tile(K, rows, ok, head // (HEADS // HEADS_K), HEADS_K, keys, KEY)
-        v = load_tile(V, rows, ok, head, HEADS, values, VALUE)
-        g, g_next = load_decay(G, rows, ok, head, HEADS, KEY, CHANNEL, BLOCK_KEY)
+        k = load_tile(K, row, ok, head // (HEADS // HEADS_K), HEADS_K, keys, KEY)
+        v = load_tile(V, row, ok, head, HEADS, values, VALUE)
+        g, g_next = load_decay(G, row, ok, head, HEADS, KEY, CHANNEL, BLOCK_KEY)
         from_start = tl.exp(tl.cumsum(g, 0))
         to_end = tl.exp(tl.cumsum(g_next, 0, reverse=True))
         pairs = 0.0 if CHANNEL else pair_decay(g, CHUNK)
@@ -134,24 +142,24 @@ def scan_kernel(
         # `a` and `answered` are the write that erases; for the delta rule there is one write, k_t u_t^T.
         a, answered, written = k, v, v
         if RANK > 0:
-            b = load_tile(B, rows, ok, head // (HEADS // HEADS_B), HEADS_B, keys, KEY)
+            b = load_tile(B, row, ok, head // (HEADS // HEADS_B), HEADS_B, keys, KEY)
             place = INVERSE + (unit * n_chunks + i).to(tl.int64) * CHUNK * CHUNK
             inverse = tl.load(place + t[:, None] * CHUNK + t[None, :])
-            asked = dot(b * from_start, S, OPERAND, PRECISION)
+            asked = asked_of(b, S, from_start, CHANNEL, OPERAND, PRECISION)
             if RANK == 1:
                 written = causal_dot(inverse, v - asked, False, CHUNK, tl.float32, EXACT)
             else:
-                a = load_tile(A, rows, ok, head, HEADS, keys, KEY)
+                a = load_tile(A, row, ok, head, HEADS, keys, KEY)
                 known = gram(b, k, g, g_next, pairs, CHANNEL, CHUNK, OPERAND, PRECISION)
                 known = tl.where(t[:, None] > t[None, :], known, 0.0)
                 asked += causal_dot(known, v, True, CHUNK, OPERAND, PRECISION)
                 answered = causal_dot(inverse, asked, False, CHUNK, tl.float32, EXACT)
 
-        q = load_tile(Q, rows, ok, head // (HEADS // HEADS_Q), HEADS_Q, keys, KEY)
+        q = load_tile(Q, row, ok, head // (HEADS // HEADS_Q), HEADS_Q, keys, KEY)
         y = _read(q, k, a, written, answered, S, g, g_next, from_start, pairs, RANK, CHANNEL, CHUNK, OPERAND, PRECISION)
-        store_tile(Y, y, rows, ok, head, HEADS, values, VALUE)
+        store_tile(Y, y, row, ok, head, HEADS, values, VALUE)
         if READ:
-            for r in range(0, n_readers):
+            for r in range(n_readers):
                 u = tl.load(READERS + (r * HEADS + head) * KEY + keys, mask=keys < KEY, other=0).to(tl.float32)
                 u = tl.broadcast_to(u[None, :], (CHUNK, BLOCK_KEY))
                 y = _read(
@@ -171,7 +179,9 @@ def scan_kernel(
                     OPERAND,
                     PRECISION,
                 )
-                store_tile(ANSWERS, y, rows * n_readers + r, ok, head, HEADS, values, VALUE)
+                at = (row * n_readers + r) * HEADS + head
+                at = ANSWERS + at * VALUE + t[:, None] * (n_readers * HEADS * VALUE) + values[None, :]
+                tl.store(at, y, mask=ok[:, None] & (values < VALUE)[None, :])
 
         if CAPTURE:
             inside = tl.load(LOOKS + 5 * i)
@@ -180,21 +190,19 @@ def scan_kernel(
                 here = tl.load(LOOKS + 5 * n_chunks + inside) - start
                 upto = (t <= here)[:, None]
                 weight = tl.exp(tl.cumsum(tl.where((t < here)[:, None], g_next, 0.0), 0, reverse=True))
-                decayed = tl.exp(tl.sum(tl.where(upto, g, 0.0), 0))[:, None]
-                there = decayed * S + _written(
-                    tl.where(upto, k * weight, 0.0), tl.where(upto, written, 0.0), OPERAND, PRECISION
-                )
+                there = tl.exp(tl.sum(tl.where(upto, g, 0.0), 0))[:, None] * S
+                earlier = tl.where(upto, written, 0.0)
+                there += written_by(tl.where(upto, k, 0.0), earlier, weight, CHANNEL, OPERAND, PRECISION)
                 if RANK == 2:
-                    there += _written(
-                        tl.where(upto, a * weight, 0.0), tl.where(upto, answered, 0.0), OPERAND, PRECISION
-                    )
+                    earlier = tl.where(upto, answered, 0.0)
+                    there += written_by(tl.where(upto, a, 0.0), earlier, weight, CHANNEL, OPERAND, PRECISION)
                 at = CAPTURED + (n * n_captured + inside).to(tl.int64) * HEADS * size + head * size + carry_at
                 tl.store(at, there, mask=in_carry)
                 inside += 1
 
-        S = tl.exp(tl.sum(g, 0))[:, None] * S + _written(k * to_end, written, OPERAND, PRECISION)
+        S = tl.exp(tl.sum(g, 0))[:, None] * S + written_by(k, written, to_end, CHANNEL, OPERAND, PRECISION)
         if RANK == 2:
-            S += _written(a * to_end, answered, OPERAND, PRECISION)
+            S += written_by(a, answered, to_end, CHANNEL, OPERAND, PRECISION)
         if EDIT:
             e = tl.load(LOOKS + 5 * i + 3)
             end = tl.load(LOOKS + 5 * i + 4)
@@ -225,14 +233,7 @@ def _read(
     if RANK == 2:
         scores = gram(x, a, g, g_next, PAIRS, CHANNEL, CHUNK, OPERAND, PRECISION)
         y += causal_dot(scores, answered, False, CHUNK, OPERAND, PRECISION)
-    return y + dot(x * from_start, S, OPERAND, PRECISION)
-
-
-@triton.jit
-@no_type_check
-def _written(k, v, OPERAND: tl.constexpr, PRECISION: tl.constexpr):
-    """sum_s k_s v_s^T, [key, value]."""
-    return dot(tl.trans(k), v, OPERAND, PRECISION)
+    return y + asked_of(x, S, from_start, CHANNEL, OPERAND, PRECISION)
 
 
 @triton.jit

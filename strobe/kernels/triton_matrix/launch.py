@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from strobe.kernels.triton.device import interpreting
 from strobe.kernels.triton_matrix.plan import Chunks, as_table, chunks, looks, operands, plan, power_of_two
 
 
@@ -112,7 +113,7 @@ def forward(inputs: Inputs, asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tenso
         CAPTURED=captured,
         ANSWERS=answers,
         STARTS=starts,
-        n_readers=answers.shape[2],
+        n_readers=_count(answers.shape[2]),
         n_captured=len(asked.positions),
         CAPTURE=bool(asked.positions),
         EDIT=bool(asked.edited),
@@ -231,7 +232,7 @@ def _shared(inputs: Inputs, layout: Chunks) -> dict[str, Any]:
         "B": inputs.b if inputs.rank else None,
         "CU": offsets,
         "CUTS": cuts,
-        "n_chunks": layout.count,
+        "n_chunks": _count(layout.count),
         "HEADS": heads,
         "HEADS_Q": inputs.q.shape[2],
         "HEADS_K": inputs.k.shape[2],
@@ -241,6 +242,13 @@ def _shared(inputs: Inputs, layout: Chunks) -> dict[str, Any]:
         "CUT": layout.cuts is not None,
         **constants(inputs.rank, inputs.channel, key, inputs.chunk, inputs.v.dtype),
     }
+
+
+def _count(number: int) -> Any:
+    """How often a loop runs, as an argument: the interpreter of triton 3.6 loops over constants only."""
+    from triton.language import constexpr
+
+    return constexpr(number) if interpreting() else number
 
 
 def _without(arguments: dict[str, Any], *names: str) -> dict[str, Any]:

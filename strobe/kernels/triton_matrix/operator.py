@@ -35,8 +35,8 @@ def matrix_scan(
     q, k [batch, time, groups, key], v [batch, time, heads, value], log_decay [batch, time, heads] or [.., key], a
     [batch, time, heads, key] (`rank` 2), b [batch, time, groups or heads, key] (`rank` 1, 2), S [sequences, heads, key,
     value], readers [n_readers, heads, key]. `values` [n_edits, sequences, heads, key, value] are applied after the
-    tokens `edited` (ascending) as `kinds` says, n_edits * heads numbers: 0 not, 1 set, 2 add, 3 scale, 4 project out the
-    unit direction over keys. `offsets` [sequences + 1], int32, where batch is 1 and sequences lie behind each other;
+    tokens `edited` (ascending) as `kinds` says, n_edits * heads numbers: 0 not, 1 set, 2 add, 3 scale, 4 project out
+    the unit direction over keys. `offsets` [sequences + 1], int32, where batch is 1 and sequences lie end to end;
     `longest` is the length of the longest. `keep`: also return the carry at each chunk's start [sequences, heads,
     n_chunks, key, value] and what the backward pass needs; chunks then end at every captured position.
     Everything returned is float32, but `starts` has the signals' dtype if that is bfloat16.
@@ -99,8 +99,8 @@ def _backward(ctx, d_read, d_carry, d_captured, d_answers, d_starts, d_inverse):
     if not ctx.differentiable:
         raise RuntimeError(
             "a gradient of strobe::matrix_scan was asked for, but it ran without keep=True, or with readers or edits "
-            "inside, and kept nothing to make it from; call strobe.kernels.scan, which cuts the scan where gradients are "
-            "wanted"
+            "inside, and kept nothing to make it from; call strobe.kernels.scan, which cuts the scan where a gradient "
+            "is wanted"
         )
     q, k, v, log_decay, a, b, S, offsets, starts, inverse = ctx.saved_tensors
     positions, longest, chunk, rank = ctx.plan

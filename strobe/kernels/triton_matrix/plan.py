@@ -66,8 +66,9 @@ class Operands(NamedTuple):
     exact: str
 
 
-# What torch's own float32 matrix products are told by torch.set_float32_matmul_precision, in Triton's words.
-_PRECISION = {"highest": "ieee", "high": "tf32x3", "medium": "tf32"}
+# How float32 is multiplied, by what torch.set_float32_matmul_precision asks for; in Triton's words. Three TF32 products
+# carry 22 bits. Exact float32 ("ieee") is not among them: without tensor cores every kernel spilled kilobytes a thread.
+_PRECISION = {"highest": "tf32x3", "high": "tf32", "medium": "tf32"}
 
 
 def operands(dtype: torch.dtype) -> Operands:
@@ -79,13 +80,12 @@ def operands(dtype: torch.dtype) -> Operands:
         return Operands(torch.bfloat16, "ieee", "tf32x3")
     if dtype == torch.float16:
         return Operands(torch.float32, "tf32", "tf32x3")
-    asked = _PRECISION[torch.get_float32_matmul_precision()]
-    return Operands(torch.float32, asked, "ieee" if asked == "ieee" else "tf32x3")
+    return Operands(torch.float32, _PRECISION[torch.get_float32_matmul_precision()], "tf32x3")
 
 
 class Chunks(NamedTuple):
-    """Chunks of one sequence. `cuts` holds first and one after last token of each, [n_chunks, 2]; None where every chunk
-    but the last is full."""
+    """Chunks of one sequence. `cuts` holds first and one after last token of each, [n_chunks, 2]; None where every
+    chunk but the last is full."""
 
     count: int
     cuts: list[tuple[int, int]] | None
