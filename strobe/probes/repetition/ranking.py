@@ -14,16 +14,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from strobe.core import hook_names
+from strobe.probes.attribution.components import decompose
 from strobe.probes.attribution.frozen_norm import freeze_norm
 from strobe.probes.lens.readout import evaluating, model_readout
 from strobe.probes.repetition.looping import LoopText
 
 
 class Ranking(NamedTuple):
-    """Of every feature: `delta`, mean activation after the loop set in less before it; `projection` of its direction on
-    the repeat direction (logits for a unit of it, at the last layer's scale 1; NaN where it does not write to the
-    residual stream); `density`, the share of ordinary tokens at which it is active; `largest`, its largest activation
-    in all of these texts."""
+    """Of every feature: `delta`, mean activation after the loop set in less before it; `projection`, what a unit of its
+    direction adds to the repeated token's logit less the next best one's (NaN where it does not write to the residual
+    stream); `density`, the share of ordinary tokens at which it is active; `largest`, its largest activation in all of
+    these texts."""
 
     delta: Float[Tensor, " d_sae"]
     projection: Float[Tensor, " d_sae"]
@@ -106,19 +107,21 @@ def _features(model: Any, sae: Any, tokens: Tensor) -> Float[Tensor, "batch time
 
 
 def _projection(model: Any, sae: Any, loops: Sequence[LoopText]) -> Float[Tensor, " d_sae"]:
-    """Each direction on the mean of ``w * (W_U[repeated] - W_U[likeliest other])``, w the final norm's weight."""
+    """What a unit of each direction adds to ``logit[repeated] - logit[likeliest other]``, the final norm's scale held
+    at what it is in each loop; mean over loops."""
     point = hook_names.parse(sae.hook_name).point
     writes = point.startswith("resid") or point.endswith("_out") or point in ("in", "out", "embed")
     if not writes or sae.d_in != model.cfg.d_model:
         return torch.full((sae.d_sae,), torch.nan)
-    read = model_readout(model)
-    W_U, directions = read.W_U.float().cpu(), []
-    weight = freeze_norm(model, torch.ones(1, read.d_model, dtype=read.dtype, device=read.W_U.device)).weight
+    W_U, shares = model_readout(model).W_U.float().cpu(), []
     for loop in loops:
         at = min(loop.repeats + loop.period, len(loop.tokens) - 1)
-        with evaluating(model), torch.no_grad():
-            logits = model.forward(loop.tokens[None, :at].to(next(model.parameters()).device))[0, -1].float().cpu()
+        found = decompose(model, loop.tokens[None, :at], -1)
+        logits = found.logits[0, 0].float().cpu()
         repeated = int(loop.tokens[at])
         logits[repeated] = -torch.inf
-        directions.append(W_U[repeated] - W_U[int(logits.argmax())])
-    return sae.decoder.float().cpu() @ (weight.float().cpu() * torch.stack(directions).mean(0))
+        norm = freeze_norm(model, found.final[0])
+        share = (norm.weight / norm.scale[0]).float().cpu() * (W_U[repeated] - W_U[int(logits.argmax())])
+        # Centring is its own transpose.
+        shares.append(norm.unscaled(share))
+    return sae.decoder.float().cpu() @ torch.stack(shares).mean(0)

@@ -66,11 +66,7 @@ def test_pieces_give_what_one_pass_over_everything_gives(monkeypatch):
 
 def test_a_model_without_memory_is_not_reinforced(tmp_path):
     model = small("gru", memoryless=True)
-    result = (
-        self_reinforcement(model, [3, 4, 5, 6], copies=6)
-        if False
-        else self_reinforcement(model, [[3, 4, 5, 6]], copies=6)
-    )
+    result = self_reinforcement(model, [[3, 4, 5, 6]], copies=6)
     # Of bigrams alone; without a prefix the first token is left out.
     np.testing.assert_allclose(result.tp[:2], np.repeat(result.tp[:2, :1], 6, 1), rtol=1e-6)
     assert result.ip[0].max() <= 1 and result.n_tokens == 3
