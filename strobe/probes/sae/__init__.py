@@ -12,6 +12,7 @@ _EXPORTS = {
     "FeatureAtlas": "strobe.probes.sae.atlas",
     "FeaturePlay": "strobe.probes.sae.play",
     "SaeConfig": "strobe.probes.sae.config",
+    "FeatureText": "strobe.probes.sae.text_features",
     "SaeEvaluation": "strobe.probes.sae.evaluation",
     "Site": "strobe.probes.sae.site",
     "SparseAutoencoder": "strobe.probes.sae.autoencoder",
@@ -21,7 +22,10 @@ _EXPORTS = {
     "feature_atlas": "strobe.probes.sae.atlas_making",
     "feature_hooks": "strobe.probes.sae.intervening",
     "feature_play": "strobe.probes.sae.play",
+    "feature_text": "strobe.probes.sae.text_features",
+    "make_sae": "strobe.probes.sae.making",
     "train_sae": "strobe.probes.sae.training",
+    "unfinished_sae": "strobe.probes.sae.training",
 }
 __all__ = [*_EXPORTS]
 
