@@ -35,6 +35,7 @@ from strobe.kernels.chunks import (
     work_dtype,
 )
 from strobe.kernels.decay.reference import DecayCarry, DecaySignals, reference
+from strobe.kernels.denormals import flushed
 from strobe.kernels.scan import Segment
 
 # Of 16, 32, 64, 128 the fastest forward on one CPU thread at 8 heads, key = value = 64, time 512 and 2048 (2.4 and
@@ -46,7 +47,7 @@ def chunked(signals: DecaySignals, carry: DecayCarry, positions: list[int], read
     """The `chunked` backend; see `strobe.kernels.scan.Backend`. One token is one step of the definition."""
     if signals.v.shape[1] == 1:
         return reference(signals, carry, positions, readers)
-    with torch.autocast(signals.v.device.type, enabled=False):
+    with flushed(signals.v.device), torch.autocast(signals.v.device.type, enabled=False):
         run = _per_head if signals.log_decay.ndim == 3 else _per_channel
         return run(signals, carry, positions, readers)
 
@@ -55,7 +56,7 @@ def attention(signals: DecaySignals) -> Tensor:
     """Effective attention E[t, s] = q_t . (decays after s up to t) k_s: [batch, heads, time, time], in closed form."""
     batch, time, heads = signals.v.shape[:3]
     log_decay = signals.log_decay.unsqueeze(-1) if signals.log_decay.ndim == 3 else signals.log_decay
-    with torch.autocast(signals.v.device.type, enabled=False):
+    with flushed(signals.v.device), torch.autocast(signals.v.device.type, enabled=False):
         whole = chunk_length(time, 1 << time.bit_length())
         q, k, log_decay = (by_head(x, heads, whole, work_dtype(signals.v)) for x in (signals.q, signals.k, log_decay))
         return chunk_decay(log_decay).gram(q, k)[0].unflatten(0, (batch, heads))[..., :time, :time]

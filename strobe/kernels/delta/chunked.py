@@ -37,6 +37,7 @@ from strobe.kernels.chunks import (
     work_dtype,
 )
 from strobe.kernels.delta.reference import DeltaCarry, DeltaSignals, reference
+from strobe.kernels.denormals import flushed
 from strobe.kernels.linear import attention_by_scan
 from strobe.kernels.scan import Segment
 
@@ -49,7 +50,7 @@ def chunked(signals: DeltaSignals, carry: DeltaCarry, positions: list[int], read
     """The `chunked` backend; see `strobe.kernels.scan.Backend`. One token is one step of the definition."""
     if signals.v.shape[1] == 1:
         return reference(signals, carry, positions, readers)
-    with torch.autocast(signals.v.device.type, enabled=False):
+    with flushed(signals.v.device), torch.autocast(signals.v.device.type, enabled=False):
         return _run(signals, carry, positions, readers)
 
 
