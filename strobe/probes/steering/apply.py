@@ -6,6 +6,9 @@ carry at position t crosses from token t to t+1: steering it there changes what 
 ``add``          x + m v, as published
 ``project_out``  x - m (x.u) u with u = v / |v|: m = 1 takes the component out, m = 0 leaves it
 ``replace``      x - (x.u) u + m v: the component along v becomes m v, whatever it was
+
+What is added to a carry is handed to the scan as data (`strobe.kernels.Edit`), which costs less than a callback at each
+token; the other operations look at the carry and are callbacks.
 """
 
 import math
@@ -18,7 +21,8 @@ from torch import Tensor
 
 from strobe.core import hook_names
 from strobe.models.generation import generate_stream
-from strobe.probes.steering.vector import Operation, SteeringVector, carry_field, is_carry, layer_of
+from strobe.models.hooked import StateEdit
+from strobe.probes.steering.vector import CARRY, Operation, SteeringVector, carry_field, is_carry, layer_of
 
 WhereKind = Literal["all", "prompt", "generated", "from", "at", "mask"]
 
@@ -115,33 +119,41 @@ class Steering:
             raise ValueError(
                 f"steering was asked for at {self.where}, which is no token of positions {first} to {end - 1}"
             )
-        hooks = [*kwargs.pop("fwd_hooks", ()), *self.hooks(end)]
-        if self._steers_carry():
+        hooks = [*kwargs.pop("fwd_hooks", ()), *self._hooks(end, added=False)]
+        edits = [*kwargs.pop("edits", ()), *self._edits(looks)]
+        if self._looks_at_carry():
             if kwargs.get("states") is not None:
                 raise ValueError(
                     "states were asked for while a carry is steered, which looks at the steered positions itself; "
                     "capture with model.run_with_cache and the hooks of Steering.hooks"
                 )
             kwargs["states"] = looks
-        return self.model.run_with_hooks(tokens, mask=mask, fwd_hooks=hooks, **kwargs)
+        return self.model.run_with_hooks(tokens, mask=mask, fwd_hooks=hooks, edits=edits, **kwargs)
 
     def generate_stream(self, inputs: Any, max_new_tokens: int = 50, **kwargs: Any) -> Iterator[Tensor]:
         """New tokens [batch], one at a time, steered; see `strobe.models.generation.generate_stream`."""
-        yield from generate_stream(self.model, inputs, max_new_tokens, **self._generation(inputs, kwargs))
+        chosen = self._generation(inputs, max_new_tokens, kwargs)
+        yield from generate_stream(self.model, inputs, max_new_tokens, **chosen)
 
     def generate(self, inputs: Any, max_new_tokens: int = 50, **kwargs: Any) -> Any:
         """Prompt and steered continuation; see `strobe.models.generation.generate`."""
-        return self.model.generate(inputs, max_new_tokens, **self._generation(inputs, kwargs))
+        return self.model.generate(inputs, max_new_tokens, **self._generation(inputs, max_new_tokens, kwargs))
 
     def hooks(self, prompt_end: int) -> list[tuple[str, Callable[..., Any]]]:
         """Hooks for `run_with_hooks` or `generate`, of a text whose prompt ends before absolute `prompt_end`.
 
         Those of a carry act at the positions the run looks at (`states`) as far as `where` selects them.
         """
+        return self._hooks(prompt_end, added=True)
+
+    def _hooks(self, prompt_end: int, *, added: bool) -> list[tuple[str, Callable[..., Any]]]:
+        """As `hooks`; with `added` False without those that `_edits` gives as data."""
         found: list[tuple[str, Callable[..., Any]]] = []
         for vector in self.vectors:
             operation: Operation = self.operation or vector.operation
             if self.multiplier == 0 and operation != "replace":
+                continue
+            if vector.point == CARRY and operation == "add" and not added:
                 continue
             by_layer: dict[int, dict[str, Tensor]] = {}
             for name, direction in vector.directions.items():
@@ -152,6 +164,24 @@ class Steering:
             for layer, fields in by_layer.items():
                 found.append((hook_names.mixer_carry(layer), self._carry_hook(fields, operation, prompt_end)))
         return found
+
+    def _edits(self, positions: Sequence[int]) -> list[StateEdit]:
+        """What is added to carries, as edits after each of `positions`, which count the tokens of the run."""
+        if self.multiplier == 0:
+            return []
+        return [
+            StateEdit(
+                layer=layer_of(name),
+                position=position,
+                kind="add",
+                value=self.multiplier * direction,
+                field=carry_field(name),
+            )
+            for vector in self.vectors
+            if vector.point == CARRY and (self.operation or vector.operation) == "add"
+            for name, direction in vector.directions.items()
+            for position in positions
+        ]
 
     def _activation_hook(self, direction: Tensor, operation: Operation, prompt_end: int) -> Callable[..., Any]:
         def steer(x: Tensor, hook: Any) -> Tensor | None:
@@ -176,21 +206,25 @@ class Steering:
 
         return steer
 
-    def _generation(self, inputs: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _generation(self, inputs: Any, max_new_tokens: int, kwargs: dict[str, Any]) -> dict[str, Any]:
         tokens, mask = self.model._inputs(inputs, None)
         if mask is not None:
             self.where.check_padding("left")
         first = kwargs["state"].seen if kwargs.get("state") is not None else 0
         end = first + tokens.shape[1]
-        looks = self._local(first, tokens.shape[1], end) if self._steers_carry() else []
-        hooks = [*kwargs.pop("fwd_hooks", ()), *self.hooks(end)]
-        return {"states": looks or [-1], **kwargs, "fwd_hooks": hooks}
+        looks = self._local(first, tokens.shape[1], end) if self._looks_at_carry() else []
+        hooks = [*kwargs.pop("fwd_hooks", ()), *self._hooks(end, added=False)]
+        # The last new token is drawn and not run.
+        run = self._local(first, tokens.shape[1] + max_new_tokens - 1, end)
+        edits = [*kwargs.pop("edits", ()), *self._edits(run)]
+        return {"states": looks or [-1], **kwargs, "fwd_hooks": hooks, "edits": edits}
 
     def _local(self, first: int, time: int, prompt_end: int) -> list[int]:
         return [i for i in range(time) if self.where.selects(first + i, prompt_end)]
 
-    def _steers_carry(self) -> bool:
-        return any(is_carry(name) for vector in self.vectors for name in vector.directions)
+    def _looks_at_carry(self) -> bool:
+        """Whether a carry is steered by a callback."""
+        return any(v.point == CARRY and (self.operation or v.operation) != "add" for v in self.vectors)
 
     def _offset(self) -> int:
         # Every carrier of a pass is given the same run, attention's included.

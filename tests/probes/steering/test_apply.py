@@ -147,6 +147,29 @@ def test_while_decoding_the_same_positions_are_steered_as_in_one_pass(hybrid, re
     torch.testing.assert_close(torch.cat(seen), whole[0], atol=2e-4, rtol=2e-4)
 
 
+def test_what_is_handed_to_the_scan_is_what_a_callback_does(hybrid, carried):
+    tokens = torch.tensor([TEXT, TEXT[::-1]])
+    steering = Steering(hybrid, carried, 1.3, where=Where("from", start=1))
+    called = hybrid.run_with_hooks(tokens, fwd_hooks=steering.hooks(6), states=[1, 2, 3, 4, 5])
+    assert (called - hybrid(tokens)).abs().max() > 0.1
+    torch.testing.assert_close(steering.forward(tokens), called, atol=1e-4, rtol=1e-4)
+    # As data it leaves the looks to the caller, and shows the carry that was steered.
+    seen = []
+    hooks = [("blocks.1.mixer.hook_state_h", lambda x, hook: seen.append(x))]
+    steering.forward(tokens, states=[0, 2], fwd_hooks=hooks)
+    _, plain = hybrid.run_with_cache(tokens[:, :1], names_filter="blocks.1.mixer.hook_state_h", states=[0])
+    torch.testing.assert_close(seen[0][:, :1], plain["blocks.1.mixer.hook_state_h"])
+
+
+def test_edits_of_the_caller_are_kept(hybrid, residual):
+    tokens = torch.tensor([TEXT])
+    edit = StateEdit(layer=1, position=2, kind="scale", value=0.0)
+    steering = Steering(hybrid, residual, 0.5)
+    whole = hybrid.run_with_hooks(tokens, fwd_hooks=steering.hooks(6), edits=[edit])
+    assert torch.equal(steering.forward(tokens, edits=[edit]), whole)
+    assert not torch.equal(whole, steering.forward(tokens))
+
+
 def test_an_edited_carry_goes_on_from_a_kept_state(hybrid, carried):
     tokens = torch.tensor([TEXT])
     whole = Steering(hybrid, carried, 1.0, where=Where("at", positions=(4,))).forward(tokens)
@@ -189,7 +212,7 @@ def test_what_cannot_be_steered_is_refused_with_the_reason(hybrid, residual, car
     with pytest.raises(ValueError, match="no token"):
         Steering(hybrid, residual, where="generated").forward(tokens)
     with pytest.raises(ValueError, match="states were asked for"):
-        Steering(hybrid, carried).forward(tokens, states=[1])
+        Steering(hybrid, carried, operation="replace").forward(tokens, states=[1])
     with pytest.raises(ValueError, match="needs `start`"):
         Where("from")
     with pytest.raises(ValueError, match="padded on the left"):

@@ -63,15 +63,19 @@ def _make(made: Recipe, out: Path, runs: Path, on_progress: Progress | None) -> 
 
 
 def _right(model: Any, made: Recipe, speaker: str, part: quirky_sums.Part) -> dict[str, float]:
-    """The share of "sum" and of "answer" targets that `model` gives."""
+    """The share of "sum" targets that `model` finds likeliest, and of "answer" targets likelier than their opposite."""
     rng = np.random.default_rng((made.training.seed, 0, 1))
     drawn = quirky_sums.generate(_JUDGED, rng, speaker=speaker, part=part, **made.task_options)
     with torch.no_grad():
-        said = model(torch.from_numpy(drawn.inputs)).argmax(-1).numpy()
-    is_sum = drawn.targets < quirky_sums.word("=", made.task_options["terms"])
-    scored = drawn.targets != IGNORED
-    right = said == drawn.targets
-    return {"sum": float(right[scored & is_sum].mean()), "answer": float(right[scored & ~is_sum].mean())}
+        logits = model(torch.from_numpy(drawn.inputs)).numpy()
+    equals, yes, no = (quirky_sums.word(w, made.task_options["terms"]) for w in ("=", "yes", "no"))
+    is_sum = (drawn.targets != IGNORED) & (drawn.targets < equals)
+    is_answer = drawn.targets > equals
+    says_yes = logits[..., yes] > logits[..., no]
+    return {
+        "sum": float((logits.argmax(-1) == drawn.targets)[is_sum].mean()),
+        "answer": float((says_yes == (drawn.targets == yes))[is_answer].mean()),
+    }
 
 
 def _quirky(name: str, about: str, steps: int, layers: list[str], **options: Any) -> Recipe:
