@@ -5,17 +5,25 @@ from typing import Any as _Any
 
 _HERE = "strobe.probes.fixed_points"
 _EXPORTS = {
+    "Basins": f"{_HERE}.basin",
+    "Continua": f"{_HERE}.continuum",
+    "Cycles": f"{_HERE}.k_cycles",
     "FixedPoints": f"{_HERE}.result",
     "HeldFixedPoint": f"{_HERE}.spectrum",
     "HeldStack": f"{_HERE}.stack",
     "Limits": f"{_HERE}.outcome",
     "System": f"{_HERE}.system",
+    "UnstableManifolds": f"{_HERE}.manifold",
+    "basins": f"{_HERE}.basin",
+    "continua": f"{_HERE}.continuum",
+    "cycles": f"{_HERE}.k_cycles",
     "fixed_points": f"{_HERE}.probe",
-    "held_fixed_point": f"{_HERE}.spectrum",
-    "held_stack": f"{_HERE}.stack",
     "from_function": f"{_HERE}.system",
     "from_module": f"{_HERE}.modules",
+    "held_fixed_point": f"{_HERE}.spectrum",
+    "held_stack": f"{_HERE}.stack",
     "iterated": f"{_HERE}.system",
+    "unstable_manifolds": f"{_HERE}.manifold",
 }
 __all__ = [*_EXPORTS]
 

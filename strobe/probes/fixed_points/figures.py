@@ -39,23 +39,23 @@ def portrait(r: "FixedPoints", dimensions: int, template: str) -> "plotly.graph_
     fig = go.Figure()
     flat = np.full((len(paths), 1, dimensions), np.nan)
     lines = np.concatenate([(paths - centre) @ v.T, flat], 1).reshape(-1, dimensions)
-    _trace(fig, lines, dimensions, mode="lines", name="trajectories", line={"color": figures.CONTROL_COLOR, "width": 1})
+    trace(fig, lines, dimensions, mode="lines", name="trajectories", line={"color": figures.CONTROL_COLOR, "width": 1})
     colours, kinds = figures.colors(template), np.array(r.kinds, dtype=object)
     for i, kind in enumerate(dict.fromkeys(r.kinds)):
         rows = np.nonzero(kinds == kind)[0]
-        _trace(
+        trace(
             fig,
             (r.points[rows] - centre) @ v.T,
             dimensions,
             mode="markers",
             name=f"{kind} ({len(rows)})",
-            marker=_marker(i, colours, dimensions),
+            marker=marker_of(i, colours, dimensions),
             customdata=[_hover(r, j) for j in rows.tolist()],
             hovertemplate="%{customdata}<extra></extra>",
         )
     if len(r.slow_points):
         text = [f"slow point: speed {speed:.3g}" for speed in r.slow_speeds]
-        _trace(
+        trace(
             fig,
             (r.slow_points - centre) @ v.T,
             dimensions,
@@ -183,14 +183,16 @@ def discovery(r: "FixedPoints", template: str) -> "plotly.graph_objects.Figure":
     return figures.style(fig, template)
 
 
-def _trace(fig: Any, rows: np.ndarray, dimensions: int, **options: Any) -> None:
+def trace(fig: Any, rows: np.ndarray, dimensions: int, **options: Any) -> None:
+    """Add `rows` [n, dimensions] to `fig`, in the plane or in space."""
     import plotly.graph_objects as go
 
     columns = dict(zip("xyz", rows.T, strict=False))
     fig.add_trace((go.Scatter if dimensions == 2 else go.Scatter3d)(**columns, **options))
 
 
-def _marker(i: int, colours: Any, dimensions: int) -> dict[str, Any]:
+def marker_of(i: int, colours: Any, dimensions: int) -> dict[str, Any]:
+    """The colour and the symbol of the i-th kind of point."""
     # Plotly draws few of the symbols in three dimensions.
     symbols = figures.SYMBOLS if dimensions == 2 else ("circle", "square", "diamond", "cross", "x")
     return {

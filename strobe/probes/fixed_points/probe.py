@@ -53,7 +53,7 @@ def fixed_points(
     Raises ValueError for initial carries that do not fit, are not finite or are none at all, and for a layer that is
     linear in its carry: `held_fixed_point` solves that one exactly.
     """
-    system = _system_of(source, held, layer)
+    system = system_of(source, held, layer)
     limits = limits or Limits()
     if initial is None:
         carries = random_carries(system, n_initial, seed)
@@ -95,7 +95,8 @@ def _control_in_words(control: Any) -> str:
     return "recurrent weights shuffled within each gate, one draw" if control == "shuffled" else f"{control.name}"
 
 
-def _system_of(source: Any, held: Any, layer: int | None) -> System:
+def system_of(source: Any, held: Any, layer: int | None) -> System:
+    """`source` as a `System`: one already, a `torch.nn` recurrence, or a nonlinear layer of a loaded model."""
     if isinstance(source, System):
         if held is not None or layer is not None:
             raise ValueError("a System already has its held input; leave out held and layer")

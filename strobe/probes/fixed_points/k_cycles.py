@@ -1,0 +1,223 @@
+"""`cycles`: carries a recurrence comes back to after k steps, with their multipliers, beside those of a shuffled one.
+
+A k-cycle is a fixed point of F applied k times that is none of F applied fewer times. Its multipliers, the eigenvalues
+of the product of the Jacobians around it, are the same at each of its points.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Complex128, Float64, Int
+from torch import Tensor, nn
+
+from strobe.core.provenance import Provenance
+from strobe.core.result import Result
+from strobe.probes.fixed_points import classify, probe
+from strobe.probes.fixed_points.candidates import random_carries
+from strobe.probes.fixed_points.finder import Limits
+from strobe.probes.fixed_points.search import polish, search
+from strobe.probes.fixed_points.spectra import eigenvalues, pad
+from strobe.probes.fixed_points.system import System, as_carries, iterated
+
+if TYPE_CHECKING:
+    import pandas
+    import plotly.graph_objects
+
+# Carries of a cycle closer than this, relative to 1 + their largest entry, are one.
+_SAME = 1e-6
+
+
+@dataclass(frozen=True)
+class Cycles(Result):
+    """Cycles of a recurrence under a held input.
+
+    `searched` [l]: the lengths that were looked for. `periods` [cycle]. `points` [point, size]: the carries of all
+    cycles, one cycle after the other and each in the order in which the map comes to them; `of` [point]: whose they
+    are. `multipliers` [cycle, leading]: eigenvalues of the Jacobian once around, largest magnitude first. `speeds`
+    [cycle]: how far once around moves its worst point. `hits` [cycle]: how many initial carries ended on it.
+    `escaped`, `failed` [l]: how many left the finite numbers, or came to nothing. `control`: the same search with the
+    recurrent weights shuffled.
+    """
+
+    version: ClassVar[int] = 1
+
+    system: str
+    held: str
+    searched: list[int]
+    periods: Int[np.ndarray, " cycle"]
+    points: Float64[np.ndarray, "point size"]
+    of: Int[np.ndarray, " point"]
+    multipliers: Complex128[np.ndarray, "cycle leading"]
+    speeds: Float64[np.ndarray, " cycle"]
+    hits: Int[np.ndarray, " cycle"]
+    escaped: Int[np.ndarray, " searched"]
+    failed: Int[np.ndarray, " searched"]
+    control: "Cycles | None" = None
+
+    @property
+    def kinds(self) -> list[str]:
+        """What each cycle is, as a fixed point of the map once around (`classify.kinds`)."""
+        return classify.kinds(self.multipliers, self.points.shape[1])
+
+    @property
+    def timescales(self) -> Float64[np.ndarray, "cycle leading"]:
+        """-period / ln |multiplier| in steps."""
+        return self.periods[:, None] * classify.timescales(self.multipliers)
+
+    def counts(self) -> dict[int, int]:
+        """How many cycles there are of each length searched."""
+        return {k: int((self.periods == k).sum()) for k in self.searched}
+
+    def figure(self, *, dimensions: int = 2, template: str = "strobe_light") -> "plotly.graph_objects.Figure":
+        """Each cycle as a closed line through its points, along the points' main axes."""
+        from strobe.probes.fixed_points import orbit_figures
+
+        return orbit_figures.cycles(self, dimensions, template)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per cycle: its length, kind, leading multiplier, timescale, speed and hits."""
+        import pandas as pd
+
+        leading = classify.leading_eigenvalue(self.multipliers)
+        return pd.DataFrame(
+            {
+                "cycle": np.arange(len(self.periods)),
+                "period": self.periods,
+                "kind": np.array(self.kinds, dtype=object),
+                "multiplier_abs": np.abs(leading),
+                "multiplier_angle": np.angle(leading),
+                "tau": self.periods * classify.timescales(leading),
+                "speed": self.speeds,
+                "hits": self.hits,
+            }
+        )
+
+    def summary(self) -> str:
+        """Cycles by length and kind, what escaped or failed, the control, and the provenance."""
+        said = ", ".join(f"{n} of length {k}" for k, n in self.counts().items())
+        lines = [f"cycles of {self.system}, {self.held}: {said}"]
+        stable = sum(kind.startswith("stable") for kind in self.kinds)
+        lines.append(f"  {stable} of {len(self.periods)} attract")
+        if self.escaped.sum() or self.failed.sum():
+            lines.append(f"  searches that escaped {int(self.escaped.sum())}, that failed {int(self.failed.sum())}")
+        if self.control is not None:
+            other = ", ".join(f"{n} of length {k}" for k, n in self.control.counts().items())
+            lines.append(f"  control: {other} ({self.provenance.control})")
+        return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])
+
+
+@torch.no_grad()
+def cycles(
+    source: System | nn.Module,
+    lengths: Sequence[int] = (1, 2, 3, 4),
+    initial: Any = None,
+    *,
+    held: Any = None,
+    layer: int | None = None,
+    n_initial: int = 512,
+    rounds: int = 1,
+    control: Literal["shuffled"] | None = "shuffled",
+    limits: Limits | None = None,
+    seed: int = 0,
+    progress: probe.Tick | None = None,
+) -> Cycles:
+    """The cycles of `source` (as for `fixed_points`) of each of `lengths`; length 1 is its fixed points.
+
+    `initial` [n, size]: carries to search from; `n_initial` random ones if None. A cycle of length k is looked for as a
+    root of F^k(x) - x, whose number grows fast with k: `hits` says how surely each was found, nothing says that all
+    were. Raises ValueError for a length below 1, and as `fixed_points` does.
+    """
+    system, limits, wanted = probe.system_of(source, held, layer), limits or Limits(), sorted(set(lengths))
+    if not wanted or wanted[0] < 1:
+        raise ValueError(f"cycles of lengths {list(lengths)} were asked for; give lengths of 1 or more")
+    other = system.shuffled(seed) if control == "shuffled" and system.shuffled is not None else None
+    tick = progress or (lambda done, total, what: None)
+    both = [one for one in (other, system) if one is not None]
+    result: Cycles | None = None
+    for i, one in enumerate(both):
+        start = random_carries(one, n_initial, seed) if initial is None else as_carries(initial, one.size, "carries")
+        provenance = Provenance(
+            model=one.model or one.name,
+            weights_hash=one.weights_hash,
+            seed=seed,
+            settings={"held": one.held, "lengths": wanted, "initial": len(start), "rounds": rounds, "dtype": "float64"},
+            control="recurrent weights shuffled within each gate, one draw" if one is system and other else None,
+        )
+
+        def told(done: int, what: str, i: int = i) -> None:
+            tick(i * len(wanted) + done, len(both) * len(wanted), what)
+
+        result = _search(one, wanted, start, rounds, limits, seed, result, provenance, told)
+    assert result is not None
+    return result
+
+
+def _search(
+    system: System,
+    wanted: list[int],
+    start: Tensor,
+    rounds: int,
+    limits: Limits,
+    seed: int,
+    control: Cycles | None,
+    provenance: Provenance,
+    told: Any,
+) -> Cycles:
+    rows, hits, spectra, speeds = [], [], [], []
+    escaped, failed = [], []
+    for i, k in enumerate(wanted):
+        told(i, f"cycles of length {k}")
+        around = iterated(system, k)
+        found = search(around, start, limits, slow_below=0.0, rounds=rounds, most=256, seed=seed)
+        for cycle, count in _grouped(system, around, found.points, found.hits, k, limits):
+            rows.append(cycle)
+            hits.append(count)
+            spectra.append(eigenvalues(around, cycle[:1], limits.dense_up_to)[0])
+            speeds.append(float(around.speed(cycle).max()))
+        escaped.append(found.ends["escaped"])
+        failed.append(found.ends["failed"])
+    told(len(wanted), "done")
+    periods = np.array([len(row) for row in rows], dtype=np.int64)
+    none = torch.zeros(0, system.size, dtype=torch.complex128)
+    return Cycles(
+        system=system.name,
+        held=system.held,
+        searched=wanted,
+        periods=periods,
+        points=(torch.cat(rows) if rows else torch.zeros(0, system.size, dtype=torch.float64)).numpy(),
+        of=np.repeat(np.arange(len(rows)), periods),
+        multipliers=(pad(spectra) if spectra else none).numpy(),
+        speeds=np.array(speeds),
+        hits=np.array(hits, dtype=np.int64),
+        escaped=np.array(escaped),
+        failed=np.array(failed),
+        control=control,
+        provenance=provenance,
+    )
+
+
+def _grouped(
+    system: System, around: System, points: Tensor, hits: list[int], k: int, limits: Limits
+) -> list[tuple[Tensor, int]]:
+    """(the carries of a cycle in order [k, size], its hits) for each cycle of length exactly `k` among `points`."""
+    groups: list[tuple[Tensor, int]] = []
+    taken = torch.zeros(len(points), dtype=torch.bool)
+    for i in range(len(points)):
+        if bool(taken[i]):
+            continue
+        row = [points[i]]
+        for _ in range(k - 1):
+            after = system.step(row[-1][None])
+            # Each step may magnify what is left of the error; a point of F^k's own takes it back.
+            row.append((polish(around, after) if system.size <= limits.dense_up_to else after)[0])
+        orbit = torch.stack(row)
+        near = _SAME * (1 + orbit.abs().max())
+        mine = torch.cdist(points, orbit).amin(1) <= near
+        taken |= mine
+        returns = (orbit[1:] - orbit[0]).norm(dim=-1)
+        if k == 1 or bool((returns > near).all()):
+            groups.append((orbit, sum(count for count, one in zip(hits, mine.tolist(), strict=True) if one)))
+    return groups
