@@ -9,6 +9,8 @@ _EXPORTS = {
     "SparseAutoencoder": "strobe.probes.sae",
     "SteeringVector": "strobe.probes.steering",
     "TunedLens": "strobe.probes.lens",
+    "block_recurrence": "strobe.probes.depth",
+    "depth_dynamics": "strobe.probes.depth",
     "held_fixed_point": "strobe.probes.fixed_points",
     "layer_geometry": "strobe.probes.geometry",
     "provenance_of": "strobe.probes.provenance",
