@@ -1,0 +1,57 @@
+"""What the depth page asks: the motion of a text at once, surrogates of shared blocks as a job."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from strobe.dashboards import loading, store
+from strobe.dashboards.jobs import Cancelled, Tick
+
+if TYPE_CHECKING:
+    from strobe.probes.depth import BlockRecurrence, DepthDynamics
+
+# Surrogates of more blocks than this say little that fewer do not, and each is trained twice.
+_MOST = 3
+
+
+def dynamics(loaded: loading.Loaded, ids: tuple[int, ...] | None) -> "DepthDynamics":
+    """The `DepthDynamics` of the tokens `ids`, or of library text where that is None."""
+    return _dynamics(loaded, loaded.source.name, loaded.source.stamp, ids)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Following the tokens through depth")
+def _dynamics(_loaded: loading.Loaded, name: str, stamp: str, ids: tuple[int, ...] | None) -> Any:
+    from strobe.probes.depth import depth_dynamics
+
+    with _loaded.lock:
+        return depth_dynamics(_loaded.model, None if ids is None else [list(ids)])
+
+
+def counts(kinds: tuple[int, ...]) -> list[int]:
+    """Numbers of shared blocks worth fitting: fewer than there are blocks, and enough for every run of one kind."""
+    runs = 1 + sum(a != b for a, b in pairwise(kinds))
+    return list(range(runs, len(kinds)))[:_MOST]
+
+
+def key_of(source: loading.Source, settings: dict[str, Any]) -> str:
+    """The job's key and the result's name, from everything that decides it."""
+    return store.key_of("depth", model=source.name, stamp=source.stamp, **settings)
+
+
+def run(key: str, name: str, settings: dict[str, Any], tick: Tick) -> Path:
+    """Fit the surrogates that `settings` (arguments of `block_recurrence`) ask for to a copy of the model called
+    `name`, and keep the result under `key`; of a cancelled run those that were finished, if any."""
+    from strobe.probes.depth import block_recurrence
+
+    tick(0, 1, "loading the model")
+    model = loading.load(loading.find(name)).model
+    done: list[BlockRecurrence] = []
+    try:
+        result = block_recurrence(model, progress=tick, partial=done.append, **settings)
+    except Cancelled:
+        if not done:
+            raise
+        result = done[-1]
+    return store.keep(key, result)

@@ -1,0 +1,120 @@
+"""Depth as time: how tokens move through the blocks, in which phases, and whether fewer shared blocks would do."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import streamlit as st
+
+from strobe.core.errors import ResultFileError
+from strobe.dashboards import depth_work as work
+from strobe.dashboards import selection, store
+from strobe.dashboards.components import chart, footer, job_panel
+from strobe.dashboards.jobs import runner
+
+if TYPE_CHECKING:
+    from strobe.probes.depth import BlockRecurrence
+
+TITLE = "Depth as time"
+ICON = ":material/stacked_line_chart:"
+ORDER = 65
+QUESTION = "If blocks were steps of one process, where would a token be heading, and which steps are alike?"
+
+st.title("Depth as time", anchor=False)
+loaded, here = selection.require()
+st.markdown(
+    "A token's residual stream is a path through depth. How it turns, where it is heading and which blocks do alike "
+    "follow the **block-recurrent hypothesis** (arXiv:2512.19941). Its formulas are not published as code: those here, "
+    "the contiguous phases and every control are ours."
+)
+on = st.segmented_control(
+    "Tokens of", ["this text", "library files"], default="this text", required=True, key="depth_of", bind="query-params"
+)
+try:
+    found = work.dynamics(loaded, here.ids if on != "library files" else None)
+except ValueError as error:
+    st.info(str(error), icon=":material/info:")
+    st.stop()
+
+n = len(found.kinds)
+motion, writes, phases, shared = st.tabs(["Motion", "Updates", "Phases", "Shared blocks"])
+with motion:
+    chart(found, found.figure, key="depth-motion", alt="convergence and angular speed through depth")
+with writes:
+    chart(found, found.update_figure, key="depth-updates", alt="stable rank and coherence of updates by block")
+with phases:
+    left, right = st.columns(2, vertical_alignment="bottom")
+    with left:
+        of = st.segmented_control(
+            "Similar by", ["state", "update"], default="state", required=True, key="depth_by", bind="query-params"
+        )
+    with right:
+        k = st.number_input("Phases", 1, 64, min(2, n), key="depth_k", bind="query-params")
+    of = "update" if of == "update" else "state"
+    k, note = selection.within(k, 1, n, "number of phases")
+    if note:
+        st.warning(note, icon=":material/info:")
+    try:
+        found.phases(k, of)
+        draw = partial(found.similarity_figure, of, k)
+        chart(found, draw, key="depth-similarity", alt="similarity of blocks, with phases")
+        chart(found, partial(found.phase_figure, of), key="depth-phases", alt="what k phases explain")
+    except ValueError as error:
+        st.info(str(error), icon=":material/info:")
+
+counts = work.counts(found.kinds)
+settings: dict[str, Any] = {"k": counts}
+with shared:
+    st.markdown(
+        "A copy of the model whose blocks share weights, phase by phase, is trained to retrace the model's own path "
+        "on library files. If depth is recurrent, blocks shared in **contiguous phases** do better than blocks shared "
+        "**at random**."
+    )
+    if not counts:
+        st.info(
+            f"Nothing can be shared here: the {n} blocks are of different kinds one after the other"
+            if n > 1
+            else "A model of one block has nothing to share.",
+            icon=":material/info:",
+        )
+    else:
+        steps = st.number_input("Training steps", 10, 2000, 150, 10, key="depth_steps", bind="query-params")
+        settings["steps"] = min(max(int(steps), 10), 2000)
+key = work.key_of(loaded.source, settings)
+
+
+def _start() -> None:
+    name = loaded.source.name
+    runner().submit(key, f"Shared blocks of {name}", lambda tick: work.run(key, name, settings, tick))
+
+
+def _reopen() -> "BlockRecurrence | None":
+    # A file finds its class by name once the module that has it is imported.
+    import strobe.probes.depth.surrogate_result  # noqa: F401
+
+    try:
+        return cast("BlockRecurrence | None", store.reopen(key))
+    except ResultFileError as error:
+        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
+        return None
+
+
+results: list[Any] = [found]
+if counts:
+    with shared:
+        surrogate = _reopen()
+        job = runner().get(key)
+        st.button(
+            "Fit again" if surrogate is not None else f"Fit {', '.join(map(str, counts))} shared blocks",
+            type="secondary" if surrogate is not None else "primary",
+            icon=":material/play_arrow:",
+            key="depth-run",
+            on_click=_start,
+            disabled=job is not None and not job.finished,
+        )
+        if not job_panel(key) and surrogate is not None:
+            if len(surrogate.k) < len(counts):
+                st.warning(f"The run was cancelled: only k = {', '.join(map(str, surrogate.k))} is here.")
+            chart(surrogate, surrogate.figure, key="depth-shared", alt="loss of surrogates during training")
+            chart(surrogate, surrogate.block_figure, key="depth-shared-blocks", alt="loss of surrogates by block")
+            results.append(surrogate)
+footer(*results)
