@@ -11,9 +11,16 @@ _EXPORTS = {
     "TunedLens": "strobe.probes.lens",
     "block_recurrence": "strobe.probes.depth",
     "depth_dynamics": "strobe.probes.depth",
+    "direct_logit_attribution": "strobe.probes.attribution",
+    "greedy_loop": "strobe.probes.repetition",
+    "head_scores": "strobe.probes.repetition",
     "held_fixed_point": "strobe.probes.fixed_points",
     "layer_geometry": "strobe.probes.geometry",
     "provenance_of": "strobe.probes.provenance",
+    "repetition_features": "strobe.probes.repetition",
+    "self_reinforcement": "strobe.probes.repetition",
+    "structural_repetition": "strobe.probes.repetition",
+    "text_repetition": "strobe.probes.repetition",
 }
 __all__ = [*_EXPORTS]
 
