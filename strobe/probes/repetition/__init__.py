@@ -14,6 +14,7 @@ _EXPORTS = {
     "SelfReinforcement": "strobe.probes.repetition.reinforcement_result",
     "StructuralRepetition": "strobe.probes.repetition.structure",
     "TextRepetition": "strobe.probes.repetition.text",
+    "find_repetition_features": "strobe.probes.repetition.finding",
     "greedy_loop": "strobe.probes.repetition.loops",
     "head_scores": "strobe.probes.repetition.heads",
     "rank_features": "strobe.probes.repetition.ranking",

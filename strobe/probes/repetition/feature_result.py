@@ -1,7 +1,7 @@
 """`RepetitionFeatures`: what each candidate does when turned up and taken out, beside ordinary features."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import plotly.graph_objects
 
 
+# (name, unit): the first is Yao et al. 2025's, the second ours.
+MEASURES = (("Rep Score", "rep-1 of words"), ("rep-4", "rep-4 of tokens"))
+
+
 @dataclass(frozen=True)
 class RepetitionFeatures(Result):
     """Features of the autoencoder at `hook_name` that may make the model repeat itself.
@@ -21,10 +25,10 @@ class RepetitionFeatures(Result):
     `features`, `ranked_by`: the candidates and what brought each here; `ordinary`: the control beside each. Of every
     feature, as `strobe.probes.repetition.ranking.Ranking`: `delta`, `projection`, `density`, `largest`.
 
-    Rep Scores of continuations: `base_scores` [prompt] untouched; `scores`, `ordinary_scores` [candidate, prompt] with
-    one feature turned up. `texts`: the first prompt's, untouched and then with each candidate. `loop_scores` [3, loop]:
-    of loops continued untouched, without the `deactivated` features, without their ordinary ones; `held_out_loss`
-    [3, row]: nats per token likewise. NaN where a run was stopped before it came to them.
+    Of continuations, by `MEASURES`: `base_scores` [measure, prompt] untouched; `scores`, `ordinary_scores` [measure,
+    candidate, prompt] with one feature turned up. `texts`: the first prompt's, untouched and then with each candidate.
+    `loop_scores` [measure, 3, loop]: of loops continued untouched, without the `deactivated` features, without their
+    ordinary ones; `held_out_loss` [3, row]: nats per token likewise. NaN where a run was stopped before them.
     """
 
     hook_name: str
@@ -35,23 +39,46 @@ class RepetitionFeatures(Result):
     projection: Float[np.ndarray, " d_sae"]
     density: Float[np.ndarray, " d_sae"]
     largest: Float[np.ndarray, " d_sae"]
-    base_scores: Float[np.ndarray, " prompt"]
-    scores: Float[np.ndarray, "candidate prompt"]
-    ordinary_scores: Float[np.ndarray, "candidate prompt"]
+    base_scores: Float[np.ndarray, "measure prompt"]
+    scores: Float[np.ndarray, "measure candidate prompt"]
+    ordinary_scores: Float[np.ndarray, "measure candidate prompt"]
     texts: list[str]
-    loop_scores: Float[np.ndarray, "3 loop"]
+    loop_scores: Float[np.ndarray, "measure 3 loop"]
     held_out_loss: Float[np.ndarray, "3 row"]
 
     @property
-    def threshold(self) -> float:
-        """What a mean Rep Score has to exceed: the untouched model's and every ordinary feature's."""
-        return float(max(self.base_scores.mean(), self.ordinary_scores.mean(1).max()))
+    def threshold(self) -> Float[np.ndarray, " measure"]:
+        """What a mean score has to exceed: the untouched model's, every ordinary feature's."""
+        return np.maximum(self.base_scores.mean(1), self.ordinary_scores.mean(2).max(1))
+
+    @property
+    def confirmed_by(self) -> Bool[np.ndarray, "measure candidate"]:
+        """Whether a candidate's mean is 0.4 or more (Yao et al., of the Rep Score) and above the threshold (ours)."""
+        mean = self.scores.mean(2)
+        return (mean >= REPETITIVE) & (mean > self.threshold[:, None])
 
     @property
     def confirmed(self) -> Bool[np.ndarray, " candidate"]:
-        """Whether a candidate's mean Rep Score is 0.4 or more (Yao et al.) and above the threshold (ours)."""
-        mean = self.scores.mean(1)
-        return (mean >= REPETITIVE) & (mean > self.threshold)
+        """Whether a candidate is confirmed by either measure."""
+        return self.confirmed_by.any(0)
+
+    @property
+    def expected_by_chance(self) -> float:
+        """How many candidates would clear the bar, at most, if they were ordinary features themselves: of n candidates
+        and n ordinary features drawn alike, n / (n + 1) are above the highest ordinary one, by each measure."""
+        n = len(self.features)
+        return len(MEASURES) * n / (n + 1)
+
+    @property
+    def p_values(self) -> Float[np.ndarray, " measure"]:
+        """One-sided Wilcoxon signed-rank test of the candidates' means against their own ordinary features', by
+        measure: do candidates as a group make the model repeat itself more? NaN for fewer than two."""
+        from scipy.stats import wilcoxon
+
+        difference = self.scores.mean(2) - self.ordinary_scores.mean(2)
+        if difference.shape[1] < 2 or not difference.any(1).all():
+            return np.full(len(MEASURES), np.nan)
+        return np.array([float(wilcoxon(row, alternative="greater").pvalue) for row in difference])
 
     @property
     def deactivated(self) -> list[int]:
@@ -60,31 +87,36 @@ class RepetitionFeatures(Result):
         return [int(i) for i in (here if len(here) else self.features)]
 
     def figure(self, *, template: str = "strobe_light") -> "plotly.graph_objects.Figure":
-        """The Rep Score with each candidate turned up, beside its ordinary feature and the untouched model."""
-        import plotly.graph_objects as go
+        """Both measures with each candidate turned up, beside its ordinary feature and the untouched model."""
+        from plotly.subplots import make_subplots
 
         from strobe.core import figures
 
-        fig, at, palette = go.Figure(), np.arange(len(self.features)), figures.colors(template)
-        n = self.scores.shape[1]
-        for values, name, color, symbol in (
-            (self.ordinary_scores, "its ordinary feature", figures.CONTROL_COLOR, "square-open"),
-            (self.scores, "candidate turned up", palette[0], "circle"),
-        ):
-            error = 1.96 * values.std(1, ddof=1) / np.sqrt(n) if n > 1 else None
-            fig.add_scatter(
-                x=at, y=values.mean(1), mode="markers", name=name, marker={"color": color, "symbol": symbol, "size": 9},
-                error_y={"type": "data", "array": error, "width": 2} if error is not None else None,
-            )  # fmt: skip
-        fig.add_hline(y=float(self.base_scores.mean()), line={"dash": "dashdot", "width": 1})
-        fig.add_hline(y=REPETITIVE, line={"dash": "dot", "width": 1})
+        at, n = np.arange(len(self.features)), self.scores.shape[2]
+        fig = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
+        for m, (name, unit) in enumerate(MEASURES):
+            for values, said, color, symbol in (
+                (self.ordinary_scores[m], "its ordinary feature", figures.CONTROL_COLOR, "square-open"),
+                (self.scores[m], "candidate turned up", figures.colors(template)[0], "circle"),
+            ):
+                reach = 1.96 * values.std(1, ddof=1) / np.sqrt(n) if n > 1 else None
+                fig.add_scatter(
+                    x=at, y=values.mean(1), mode="markers", name=said, legendgroup=said, showlegend=m == 0,
+                    marker={"color": color, "symbol": symbol, "size": 9}, row=m + 1, col=1,
+                    error_y={"type": "data", "array": reach, "width": 2} if reach is not None else None,
+                )  # fmt: skip
+            panel: dict[str, Any] = {"row": m + 1, "col": 1}
+            fig.add_hline(y=float(self.base_scores[m].mean()), line={"dash": "dashdot", "width": 1}, **panel)
+            fig.add_hline(y=REPETITIVE, line={"dash": "dot", "width": 1}, **panel)
+            fig.update_yaxes(title_text=f"{name}<br>({unit})", range=[0, 1.05], **panel)
         labels = [f"{i}{' ✓' if c else ''}" for i, c in zip(self.features, self.confirmed, strict=True)]
-        fig.update_xaxes(title_text="feature (✓ confirmed)", tickmode="array", tickvals=at, ticktext=labels)
-        fig.update_yaxes(title_text="Rep Score of what is written", range=[0, 1.02])
+        fig.update_xaxes(tickmode="array", tickvals=at, ticktext=labels)
+        fig.update_xaxes(title_text="feature (✓ confirmed)", row=2, col=1)
         subtitle = f"mean and 95 % interval over {n} prompts; dash-dotted: untouched; dotted: 0.4, called repetitive"
         fig.update_layout(
-            title={"text": f"Features turned up at {self.hook_name}", "subtitle": {"text": subtitle}}, margin={"t": 84}
-        )
+            title={"text": f"Features turned up at {self.hook_name}", "subtitle": {"text": subtitle}},
+            margin={"t": 84}, height=560,
+        )  # fmt: skip
         return figures.style(fig, template)
 
     def ablation_figure(self, *, template: str = "strobe_light") -> "plotly.graph_objects.Figure":
@@ -93,16 +125,14 @@ class RepetitionFeatures(Result):
 
         from strobe.core import figures
 
-        fig = make_subplots(rows=1, cols=2, horizontal_spacing=0.14)
+        fig = make_subplots(rows=1, cols=3, horizontal_spacing=0.1)
         names = ["untouched", "without them", "without ordinary ones"]
         colors = [figures.CONTROL_COLOR, figures.colors(template)[0], figures.CONTROL_COLOR]
-        for column, (values, unit) in enumerate(
-            (
-                (self.loop_scores, "Rep Score of loops that go on"),
-                (self.held_out_loss, "held-out loss (nats per token)"),
-            ),
-            1,
-        ):
+        panels = [
+            (scores, f"{name} of loops that go on")
+            for scores, (name, _) in zip(self.loop_scores, MEASURES, strict=True)
+        ]
+        for column, (values, unit) in enumerate([*panels, (self.held_out_loss, "held-out loss (nats per token)")], 1):
             fig.add_bar(
                 x=names, y=values.mean(1), marker={"color": colors, "pattern": {"shape": ["", "", "/"]}},
                 showlegend=False, row=1, col=column,
@@ -125,33 +155,43 @@ class RepetitionFeatures(Result):
                 "delta": self.delta[self.features],
                 "projection": self.projection[self.features],
                 "density": self.density[self.features],
-                "rep_score": self.scores.mean(1),
+                "rep_score": self.scores[0].mean(1),
+                "rep_4": self.scores[1].mean(1),
                 "ordinary": self.ordinary,
                 "ordinary_density": self.density[self.ordinary],
-                "ordinary_rep_score": self.ordinary_scores.mean(1),
+                "ordinary_rep_score": self.ordinary_scores[0].mean(1),
+                "ordinary_rep_4": self.ordinary_scores[1].mean(1),
                 "confirmed": self.confirmed,
             }
         )
 
     def summary(self) -> str:
         """How many are confirmed, the strongest, and what ablation does to loops and to held-out text."""
-        order = np.argsort(-self.scores.mean(1))
         found = [int(i) for i in self.features[self.confirmed]]
         lines = [
             f"{self.hook_name}: {len(found)} of {len(self.features)} candidates confirmed"
-            + (f": {', '.join(map(str, found))}" if found else "; no repetition feature was found"),
-            f"  Rep Score untouched {self.base_scores.mean():.3f}; the highest of {len(self.ordinary)} ordinary "
-            f"features {self.ordinary_scores.mean(1).max():.3f}",
+            + (f": {', '.join(map(str, found))}" if found else "; no repetition feature was found")
         ]
-        lines += [f"  feature {self.features[i]} turned up: {self.scores[i].mean():.3f}" for i in order[:5]]
+        lines.append(
+            f"  were they ordinary features, {self.expected_by_chance:.1f} at most would clear that bar by chance"
+        )
+        for m, (name, unit) in enumerate(MEASURES):
+            mean, null = self.scores[m].mean(1), self.ordinary_scores[m].mean(1)
+            top = ", ".join(f"{self.features[i]}: {mean[i]:.3f}" for i in np.argsort(-mean)[:5])
+            lines.append(
+                f"  {name} ({unit}) untouched {self.base_scores[m].mean():.3f}; turned up {top}; the highest of "
+                f"{len(null)} ordinary features {null.max():.3f}; all candidates against all ordinary ones: p = "
+                f"{self.p_values[m]:.3g}"
+            )
         if np.isfinite(self.loop_scores).all():
-            before, without, ordinary = self.loop_scores.mean(1)
+            n = len(self.deactivated)
+            for scores, (name, _) in zip(self.loop_scores.mean(2), MEASURES, strict=True):
+                lines.append(
+                    f"  {name} of loops that go on: {scores[0]:.3f}; {scores[1]:.3f} without {n} features, "
+                    f"{scores[2]:.3f} without as many ordinary ones"
+                )
             loss = self.held_out_loss.mean(1)
-            lines += [
-                f"  loops that go on: Rep Score {before:.3f}, {without:.3f} without {len(self.deactivated)} features, "
-                f"{ordinary:.3f} without as many ordinary ones",
-                f"  held-out loss: {loss[0]:.4f}, {loss[1]:.4f}, {loss[2]:.4f} nats per token",
-            ]
+            lines.append(f"  held-out loss: {loss[0]:.4f}, {loss[1]:.4f}, {loss[2]:.4f} nats per token")
         else:
             lines.append("  stopped before anything was ablated: a partial result")
         return "\n".join(lines)

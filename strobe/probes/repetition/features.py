@@ -1,10 +1,11 @@
 """Repetition features: ranked, then confirmed by turning each one up and reading what the model writes.
 
 After Yao et al. 2025 (Repeat Curse, arXiv:2504.14218): a feature is a repetition feature if the Rep Score of what is
-written while it is turned up is 0.4 or more. Ours: a feature is confirmed only if it is also above the untouched model
-and above every ordinary feature of equal activity; deactivating is true ablation that keeps the autoencoder's error
-(their released code adds 0.01 of the direction); and the loss on held-out text stands beside it, so that mitigation is
-told from damage.
+written while it is turned up is 0.4 or more. Ours: that score counts words between white space, and one word of a
+hundred equal tokens has a score of 0, so rep-4 over tokens stands beside it; a feature is confirmed only if it is also
+above the untouched model and above every ordinary feature of equal activity; deactivating is true ablation that keeps
+the autoencoder's error (their released code adds 0.01 of the direction); and the loss on held-out text stands beside
+it, so that mitigation is told from damage.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from torch import Tensor
 from strobe.probes.lens.readout import evaluating
 from strobe.probes.provenance import provenance_of
 from strobe.probes.repetition import metrics
-from strobe.probes.repetition.feature_result import RepetitionFeatures
+from strobe.probes.repetition.feature_result import MEASURES, RepetitionFeatures
 from strobe.probes.repetition.looping import LoopText
 from strobe.probes.repetition.ranking import Ranking, candidates, ordinary_features, rank_features
 
@@ -117,8 +118,8 @@ class _Experiment:
         prompts: Tensor,
         features: Mapping[int, float] | Sequence[int] | None,
         mode: Literal["add", "ablate"] = "add",
-    ) -> tuple[Float[np.ndarray, " prompts"], str]:
-        """(Rep Score of the continuation of each prompt, text of the first)."""
+    ) -> tuple[Float[np.ndarray, "measure prompts"], str]:
+        """(both measures of the continuation of each prompt, text of the first)."""
         from strobe.probes.sae import feature_hooks
 
         hooks = [] if features is None else feature_hooks(self.sae, features, mode=mode)
@@ -129,14 +130,14 @@ class _Experiment:
                 seed=self.seed, stop_at_eos=False, fwd_hooks=hooks, states=states,
             )  # fmt: skip
         new = whole[:, prompts.shape[1] :]
-        return np.array([rep_score_of(self.model, row) for row in new]), _text(self.model, new[0])
+        return np.array([repetition_of(self.model, row) for row in new]).T, _text(self.model, new[0])
 
-    def stimulated(self, feature: int) -> tuple[Float[np.ndarray, " prompts"], str]:
+    def stimulated(self, feature: int) -> tuple[Float[np.ndarray, "measure prompts"], str]:
         value = self.strength * float(self.ranking.largest[feature])
         return self.score(self.neutral, {feature: value})
 
     def ablated(self, so_far: RepetitionFeatures, tick: Callable[[int, str], None]) -> dict[str, Any]:
-        """Rep Scores of loops continued and held-out losses: untouched, without the features, without ordinary ones."""
+        """Measures of loops continued and held-out losses: untouched, without the features, without ordinary ones."""
         features = so_far.deactivated
         ordinary = [int(so_far.ordinary[so_far.features.tolist().index(i)]) for i in features]
         scores, losses = [], []
@@ -144,12 +145,12 @@ class _Experiment:
             tick(i, "ablating, and continuing loops")
             scores.append(self.score(self.loops, some, "ablate")[0])
             losses.append(self.loss(some))
-        return {"loop_scores": np.stack(scores), "held_out_loss": np.stack(losses)}
+        return {"loop_scores": np.stack(scores, 1), "held_out_loss": np.stack(losses)}
 
     def nothing(self) -> dict[str, Any]:
         """The shape of `ablated` before it was run."""
         return {
-            "loop_scores": np.full((3, len(self.loops)), np.nan),
+            "loop_scores": np.full((len(MEASURES), 3, len(self.loops)), np.nan),
             "held_out_loss": np.full((3, len(self.held_out)), np.nan),
         }
 
@@ -169,11 +170,14 @@ class _Experiment:
         return np.array(losses)
 
 
-def rep_score_of(model: Any, tokens: Int[Tensor, " time"]) -> float:
-    """Rep Score of the text that `tokens` spell; rep-1 of the ids where there is no tokenizer or not a word (a text of
-    nothing but white space is as repetitive as its tokens are)."""
+def repetition_of(model: Any, tokens: Int[Tensor, " time"]) -> tuple[float, float]:
+    """(Rep Score of the text that `tokens` spell, rep-4 of the tokens; 0 for fewer than four).
+
+    Without a tokenizer, or in a text without a word, the tokens are the words.
+    """
+    ids = tokens.tolist()
     words = [] if model.tokenizer is None else str(model.to_string(tokens)).split()
-    return metrics.rep_n(words or tokens.tolist(), 1)
+    return metrics.rep_n(words or ids, 1), metrics.rep_n(ids, 4) if len(ids) >= 4 else 0.0
 
 
 def _contexts(loops: Sequence[LoopText]) -> Int[Tensor, "loops time"]:
@@ -207,8 +211,8 @@ def _result(
         density=ranking.density.numpy().astype(np.float32),
         largest=ranking.largest.numpy().astype(np.float32),
         base_scores=base,
-        scores=np.stack(scores),
-        ordinary_scores=np.stack(null),
+        scores=np.stack(scores, 1),
+        ordinary_scores=np.stack(null, 1),
         texts=list(texts),
         provenance=provenance,
         **ablated,

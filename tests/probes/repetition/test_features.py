@@ -12,7 +12,7 @@ import torch
 from strobe.core.result import load_result
 from strobe.models import HookedLM, ModelConfig
 from strobe.probes.repetition import repetition_features
-from strobe.probes.repetition.features import rep_score_of
+from strobe.probes.repetition.features import repetition_of
 from strobe.probes.repetition.looping import LoopText, looping_texts, planted_loops
 from strobe.probes.repetition.ranking import candidates, ordinary_features, rank_features
 from strobe.probes.sae import SparseAutoencoder
@@ -98,15 +98,16 @@ def test_only_the_feature_that_makes_it_repeat_is_confirmed(result):
     assert sorted(found.features) == [0, FLAG]
     at = found.features.tolist().index(FLAG)
     assert found.confirmed.tolist() == [i == FLAG for i in found.features]
-    assert found.scores[at].min() >= 0.9
-    assert found.scores[1 - at].mean() < 0.6 and found.base_scores.mean() < 0.6
+    assert found.scores[:, at].min() >= 0.9
+    assert found.scores[:, 1 - at].mean(1).max() < 0.6 and found.base_scores.mean(1).max() < 0.6
     assert found.ordinary_scores.mean() < 0.6 and not set(found.ordinary) & {0, FLAG}
+    assert found.confirmed_by[:, at].all()
     assert found.deactivated == [FLAG]
 
 
 def test_ablating_it_ends_loops_and_costs_nothing_elsewhere(result):
     found, _ = result
-    before, without, ordinary = found.loop_scores
+    before, without, ordinary = found.loop_scores.transpose(1, 0, 2)
     assert before.min() >= 0.9 and without.max() < 0.7
     # An ordinary feature is not active in the loop, so ablating it changes nothing to the bit.
     assert np.array_equal(ordinary, before)
@@ -118,16 +119,18 @@ def test_ablating_it_ends_loops_and_costs_nothing_elsewhere(result):
 def test_a_stopped_run_has_a_partial_result(result, tmp_path):
     found, partial = result
     (so_far,) = partial
-    assert len(so_far.features) == 1 and np.array_equal(so_far.scores[0], found.scores[0])
+    assert len(so_far.features) == 1 and np.array_equal(so_far.scores[:, 0], found.scores[:, 0])
     assert np.isnan(so_far.loop_scores).all() and "partial result" in so_far.summary()
     assert load_result(so_far.save(tmp_path / "p.safetensors")) == so_far
     assert load_result(found.save(tmp_path / "f.safetensors")) == found
     frame = found.to_frame().set_index("feature")
-    assert frame.loc[FLAG, "rep_score"] == pytest.approx(found.scores.max(0).mean())
+    assert frame.loc[FLAG, "rep_score"] == pytest.approx(found.scores[0].mean(1).max())
     shown = found.figure()
-    assert list(shown.data[1].y) == pytest.approx(found.scores.mean(1)) and shown.data[0].name == "its ordinary feature"
+    assert (
+        list(shown.data[1].y) == pytest.approx(found.scores[0].mean(1)) and shown.data[0].name == "its ordinary feature"
+    )
     assert [t for t in shown.layout.xaxis.ticktext if "✓" in t] == [f"{FLAG} ✓"]
-    assert list(found.ablation_figure().data[0].y) == pytest.approx(found.loop_scores.mean(1))
+    assert list(found.ablation_figure().data[0].y) == pytest.approx(found.loop_scores[0].mean(1))
 
 
 def test_rankings_are_what_they_say(model, sae, loops):
@@ -167,11 +170,13 @@ def test_a_score_is_of_words_where_there_are_some(model):
 
         @staticmethod
         def to_string(tokens):
-            return {1: "a b a", 2: "  "}[int(tokens[0])]
+            return {1: "a b a", 2: "  ", 3: "X" * 7}[int(tokens[0])]
 
-    assert rep_score_of(Words, torch.tensor([1, 3])) == pytest.approx(1 / 3)
-    assert rep_score_of(Words, torch.tensor([2, 2])) == 0.5
-    assert rep_score_of(model, torch.tensor([2, 2, 2, 5])) == 0.5
+    assert repetition_of(Words, torch.tensor([1, 3])) == (pytest.approx(1 / 3), 0)
+    assert repetition_of(Words, torch.tensor([2, 2])) == (0.5, 0)
+    assert repetition_of(model, torch.tensor([2, 2, 2, 5])) == (0.5, 0)
+    # One word of equal tokens: words do not see it, tokens do.
+    assert repetition_of(Words, torch.tensor([3] * 7)) == (0, 0.75)
 
 
 def test_what_cannot_be_found_is_refused(model, sae, loops):
@@ -183,3 +188,16 @@ def test_what_cannot_be_found_is_refused(model, sae, loops):
     with pytest.raises(ValueError, match="give 16 at least"):
         short = [LoopText(torch.tensor([1, 2, 3, *[0] * 9]), 3, 1)]
         repetition_features(model, sae, short, rows, rows, n_candidates=1)
+
+
+def test_what_chance_would_confirm_and_a_paired_test_stand_beside(result):
+    from scipy.stats import wilcoxon
+
+    found, _ = result
+    assert found.expected_by_chance == pytest.approx(2 * 2 / 3)
+    expected = [
+        wilcoxon(a.mean(1), b.mean(1), alternative="greater").pvalue
+        for a, b in zip(found.scores, found.ordinary_scores, strict=True)
+    ]
+    assert found.p_values == pytest.approx(expected) and max(expected) <= 0.5
+    assert "1.3 at most would clear that bar by chance" in found.summary()
