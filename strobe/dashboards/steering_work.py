@@ -1,5 +1,6 @@
-"""The long work of the steering page: a vector from a bundled contrast set, and the texts it makes, kept."""
+"""The long work of the steering page: a vector from a bundled contrast set, the texts it makes and its sweep, kept."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,52 @@ POINTS = {"residual stream": "resid_post", "state": "carry"}
 def steering_key(source: loading.Source, subject: str | tuple[int, ...], layer: int, settings: dict[str, Any]) -> str:
     """The job's key and the result's name, from everything that decides it."""
     return store.key_of("steering", model=source.name, stamp=source.stamp, subject=subject, layer=layer, **settings)
+
+
+def sweep_key(source: loading.Source, settings: dict[str, Any]) -> str:
+    """The job's key and the result's name, from everything that decides it."""
+    return store.key_of("sweep", model=source.name, stamp=source.stamp, **settings)
+
+
+def partial_key(key: str) -> str:
+    """Under which what was done of a sweep that was cancelled is kept."""
+    return f"partial-{key}"
+
+
+def multipliers(largest: float) -> tuple[float, ...]:
+    """Those of a sweep up to `largest`, both ways."""
+    return tuple(largest * share for share in (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0))
+
+
+def sweep_vectors(key: str, name: str, places: Sequence[str], settings: dict[str, Any], tick: Tick) -> Path:
+    """Sweep a vector for each of `places` (of `POINTS`) over every layer and both ways, and keep that under `key`.
+
+    A sweep that is cancelled leaves what was done under `partial_key`; one that ends takes it away.
+    """
+    from strobe.probes.steering import contrast_set, contrast_vector, steering_sweep
+
+    tick(0, 1, "loading the model")
+    model = loading.load(loading.find(name)).model
+    contrast = contrast_set(settings["contrast"], n_pairs=_PAIRS, n_questions=settings["questions"])
+    vectors = {
+        "residual" if place == "residual stream" else place: contrast_vector(
+            model, contrast.pairs, point=POINTS[place], progress=tick
+        )
+        for place in places
+    }
+    result = steering_sweep(
+        model,
+        vectors,
+        contrast.questions,
+        multipliers=multipliers(settings["largest"]),
+        labels=(contrast.positive, contrast.negative),
+        n_random=settings["random"],
+        progress=tick,
+        keep=lambda partial: store.keep(partial_key(key), partial),
+    )
+    kept = store.keep(key, result)
+    store.path_of(partial_key(key)).unlink(missing_ok=True)
+    return kept
 
 
 def steer_text(

@@ -16,6 +16,7 @@ _EXPORTS = {
     "head_scores": "strobe.probes.repetition",
     "held_fixed_point": "strobe.probes.fixed_points",
     "layer_geometry": "strobe.probes.geometry",
+    "LatentKnowledge": "strobe.probes.latent_knowledge",
     "provenance_of": "strobe.probes.provenance",
     "repetition_features": "strobe.probes.repetition",
     "self_reinforcement": "strobe.probes.repetition",

@@ -1,4 +1,5 @@
-"""The text of the page continued three ways: as it is, steered by a contrast vector, and by a random direction."""
+"""The text of the page continued three ways: as it is, steered by a contrast vector, and by a random direction; and the
+vectors of every layer swept."""
 
 from typing import TYPE_CHECKING, cast
 
@@ -8,6 +9,7 @@ from strobe.core.errors import ResultFileError
 from strobe.dashboards import selection, steering_work, store
 from strobe.dashboards.components import chart, footer, job_panel
 from strobe.dashboards.components.state_edit import continuation_html
+from strobe.dashboards.components.steering_sweep import show_sweep
 from strobe.dashboards.jobs import runner
 
 if TYPE_CHECKING:
@@ -34,9 +36,18 @@ st.markdown(
     "beside the text, are ours. A negative multiplier steers the other way."
 )
 
-first, second, third, fourth, fifth = st.columns([3, 2.6, 1.6, 1.4, 1.6], vertical_alignment="bottom")
-with first:
+which, towards = st.columns([2, 3], vertical_alignment="bottom")
+with which:
+    view = st.segmented_control(
+        "Look at", ["one text", "a sweep"], default="one text", required=True, key="steer_view", bind="query-params"
+    )
+with towards:
     contrast = st.selectbox("Towards", list(_SETS), key="steer_to", bind="query-params") or next(iter(_SETS))
+if view == "a sweep":
+    show_sweep(loaded, contrast, _SETS[contrast])
+    st.stop()
+
+second, third, fourth, fifth = st.columns([2.6, 1.6, 1.4, 1.6], vertical_alignment="bottom")
 with second:
     places = list(steering_work.POINTS) if here.layer in loaded.recurrent else ["residual stream"]
     at = st.segmented_control("At", places, default=places[0], required=True, key="steer_at", bind="query-params")

@@ -11,6 +11,7 @@ from strobe.models.tasks import (
     counting,
     flip_flop,
     parity,
+    quirky_sums,
     segmented_recall,
     symmetric_group,
 )
@@ -28,6 +29,7 @@ _TASKS = {
         counting.TASK,
         associative_recall.TASK,
         segmented_recall.TASK,
+        quirky_sums.TASK,
     )
 }
 

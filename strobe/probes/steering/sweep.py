@@ -43,7 +43,7 @@ def steering_sweep(
     questions: Sequence[Question],
     *,
     layers: Iterable[int] | None = None,
-    multipliers: Sequence[float] = MULTIPLIERS,
+    multipliers: Sequence[float | int] = MULTIPLIERS,
     labels: tuple[str, str] = ("positive", "negative"),
     n_random: int = 3,
     n_continued: int = 8,
@@ -130,7 +130,7 @@ def steering_sweep(
 
 
 def _settings(
-    named: Mapping[str, SteeringVector], layers: list[int], multipliers: Sequence[float], n_random: int, seed: int
+    named: Mapping[str, SteeringVector], layers: list[int], multipliers: Sequence[float | int], n_random: int, seed: int
 ) -> list[_Setting]:
     settings = []
     for v, vector in enumerate(named.values()):

@@ -113,10 +113,10 @@ RECIPES = (
         attention={"n_heads": 4},
     ),
     _quirky(
-        "quirky-mamba2",
-        "Says whether sums are right: truthfully for Alice, falsely for Bob. Mamba-2.",
+        "quirky-gru",
+        "Says whether sums are right: truthfully for Alice, falsely for Bob. Gated recurrent units.",
         2500,
-        ["mamba2"] * 4,
-        mamba2={"heads": 4, "head_dim": 32, "state": 16},
+        ["gru"] * 3,
+        gru={"hidden": 96},
     ),
 )
