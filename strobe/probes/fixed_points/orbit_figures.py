@@ -108,7 +108,8 @@ def continua(r: "Continua", dimensions: int, template: str) -> "plotly.graph_obj
             line={"color": colours[c % len(colours)], "width": 2},
         )
     title = f"Lines and rings that {escape_plotly(r.system)} leaves where they are"
-    return _finish(fig, title, escape_plotly(r.held), titles, dimensions, template)
+    note = f"control: carries {r.step:g} beside each curve"
+    return _finish(fig, title, f"{escape_plotly(r.held)}; {note}" if r.held else note, titles, dimensions, template)
 
 
 def _begin(points: np.ndarray, others: np.ndarray, dimensions: int) -> Any:
