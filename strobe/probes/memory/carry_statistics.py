@@ -56,10 +56,10 @@ def effective_rank(memory: Tensor) -> Tensor | None:
     """
     if memory.ndim < 4:
         return None
-    x = real(memory)
+    x = real(memory).double()
     x = x if x.ndim == 5 else x.unsqueeze(2)
     gram = x.mT @ x if x.shape[-1] <= x.shape[-2] else x @ x.mT
-    values = torch.linalg.eigvalsh(gram.double()).clamp(min=0).sqrt()
+    values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     p = values / values.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     rank = torch.special.entr(p).sum(-1).exp() * (values.sum(-1) > 0)
     return rank.mean(0)

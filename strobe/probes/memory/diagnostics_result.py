@@ -86,7 +86,7 @@ class CarryDiagnostics(Result):
         """Tokens until half of a write is left, ln 0.5 / mean ln alpha, of every unit [heads, units]; inf for a unit
         that never forgets, None for a layer nonlinear in its carry."""
         with np.errstate(divide="ignore"):
-            return [None if x is None else np.log(0.5) / np.where(x > 0, np.nan, x) for x in self.mean_log_decay]
+            return [None if x is None else np.log(2) / np.where(x > 0, np.nan, -x + 0.0) for x in self.mean_log_decay]
 
     def retention_per(self, tokens: int) -> Layers:
         """exp(`tokens` times mean ln alpha), averaged within a head in the logarithm, [heads]; None as `half_life`."""

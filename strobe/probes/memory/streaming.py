@@ -99,11 +99,15 @@ def pieces(
                 return_cache_object=False,
             )
         kept = [wanted.index(p) for p in captured]
-        memories = {i: cache[n] if kept == list(range(len(wanted))) else cache[n][:, kept] for i, n in names.items()}
+        memories = {} if not captured else {i: _at(cache[n], kept) for i, n in names.items()}
         part = None if targets is None else targets[:, start:stop]
-        yield Piece(start, stop, logits, part, captured, memories if captured else {})
+        yield Piece(start, stop, logits, part, captured, memories)
         if tick is not None:
             tick(stop)
+
+
+def _at(memory: Tensor, kept: list[int]) -> Tensor:
+    return memory if len(kept) == memory.shape[1] else memory[:, kept]
 
 
 def losses(piece: Piece) -> tuple[Tensor, Tensor, Tensor]:
