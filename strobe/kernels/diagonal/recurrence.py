@@ -48,7 +48,9 @@ def blocked(time: int, slab_bytes: int) -> bool:
 def into_blocks(x: Tensor) -> Tensor:
     """[batch, time, ...] as [batch, blocks, length, ...] with length about sqrt(time); the last token fills the end."""
     batch, time = x.shape[:2]
-    length = math.isqrt(time - 1) + 1
+    root = math.isqrt(time - 1) + 1
+    # A length that divides time copies nothing. Shorter ones cost few steps: two a token inside a block, one a block.
+    length = next((n for n in range(root, root // 2, -1) if time % n == 0), root)
     padding = -time % length
     if padding:
         x = torch.cat([x, x[:, -1:].expand(-1, padding, *x.shape[2:])], 1)

@@ -55,16 +55,24 @@ def _block_length(h0: Tensor, time: int) -> int:
     return max(1, min(time, BLOCK_BYTES // max(h0.numel() * h0.element_size(), 1)))
 
 
-def _states(x: Tensor, delta: Tensor, B: Tensor, A: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """Decays and states of one block, each [block, batch, state, channels].
+class _Block:
+    """The decays and states of one block of tokens, [block, batch, state, channels], in buffers that the next block
+    overwrites; with them a view of each token's, made once."""
 
-    `x`, `delta` [block, batch, channels]; `B` [block, batch, state]; `A` [state, channels]; `h` before the block.
-    """
-    decay = (delta.unsqueeze(2) * A).exp_()
-    states = (delta * x).unsqueeze(2) * B.unsqueeze(3)
-    for decay_t, state_t in zip(decay.unbind(0), states.unbind(0), strict=True):
-        h = state_t.addcmul_(decay_t, h)
-    return decay, states
+    def __init__(self, length: int, h0: Tensor) -> None:
+        self.decay, self.states = h0.new_empty(length, *h0.shape), h0.new_empty(length, *h0.shape)
+        self._tokens = list(zip(self.decay.unbind(0), self.states.unbind(0), strict=True))
+
+    def fill(self, x: Tensor, delta: Tensor, B: Tensor, A: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Decays and states of the tokens given: `x`, `delta` [block, batch, channels]; `B` [block, batch, state];
+        `A` [state, channels]; `h` before the block. The last block may be shorter."""
+        n = x.shape[0]
+        decay, states = self.decay[:n], self.states[:n]
+        torch.mul(delta.unsqueeze(2), A, out=decay).exp_()
+        torch.mul((delta * x).unsqueeze(2), B.unsqueeze(3), out=states)
+        for decay_t, state_t in self._tokens[:n]:
+            h = state_t.addcmul_(decay_t, h)
+        return decay, states
 
 
 class _SelectiveScan(torch.autograd.Function):
@@ -80,11 +88,12 @@ class _SelectiveScan(torch.autograd.Function):
         captured = x.new_empty(batch, len(positions), *A.shape)
         starts = []
         h, A = h0.contiguous(), A.contiguous()
+        block = _Block(length, h)
         x_t, delta_t, B_t = x.transpose(0, 1), delta.transpose(0, 1), B.transpose(0, 1)
         for start in range(0, time, length):
             here = slice(start, start + length)
             starts.append(h)
-            states = _states(x_t[here], delta_t[here], B_t[here], A, h)[1]
+            states = block.fill(x_t[here], delta_t[here], B_t[here], A, h)[1]
             h = states[-1].clone()
             reads[:, here] = (queries[:, here].transpose(0, 1) @ states).transpose(0, 1)
             if probes.shape[0]:
@@ -102,13 +111,14 @@ class _SelectiveScan(torch.autograd.Function):
         x, delta, B, queries, A, probes, *starts = ctx.saved_tensors
         d_x, d_delta, d_B, d_queries = (torch.empty_like(s) for s in (x, delta, B, queries))
         d_A, d_probes, d_h = torch.zeros_like(A), torch.zeros_like(probes), d_end.clone()
+        block = _Block(ctx.length, d_h)
         for index in reversed(range(len(starts))):
             start = index * ctx.length
             here = slice(start, start + ctx.length)
             x_t, delta_t, B_t, queries_t, d_reads_t = (
                 s[:, here].transpose(0, 1) for s in (x, delta, B, queries, d_reads)
             )
-            decay, h = _states(x_t, delta_t, B_t, A, starts[index])
+            decay, h = block.fill(x_t, delta_t, B_t, A, starts[index])
             d_states = queries_t.mT @ d_reads_t
             if probes.shape[0]:
                 d_probed_t = d_probed[:, here].transpose(0, 1)
