@@ -1,0 +1,32 @@
+"""Oracle: the result file a command writes, opened again, against the analysis asked for in Python."""
+
+import numpy as np
+import pytest
+
+from strobe.cli import main
+from strobe.core.result import load_result
+
+
+def test_the_command_writes_what_the_analysis_answers(tmp_path, capsys):
+    out = tmp_path / "carry.html"
+    asked = ["memory", "parity-gru", "--tokens", "50", "--rows", "3", "--train-length", "20", "--out", str(out)]
+    assert main(asked) == 0
+    result = load_result(out.with_suffix(".safetensors"))
+    assert result.time == 50 and result.train_length == 20 and result.mixers == ("GRU",)
+    # The task's own targets: parity is answered rightly far beyond, too.
+    assert np.nanmin(result.window_accuracy) > 0.9
+    assert "none of this is collapse" in capsys.readouterr().out
+    assert "<html" in out.read_text()[:200].lower()
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--analysis", "capacity"], "reads neither text nor the recall task"),
+        (["--text", "abc"], "cannot be shown a text"),
+        (["--analysis", "loss", "--tokens", "20"], "give a longer input"),
+    ],
+)
+def test_what_does_not_apply_is_said(extra, said, tmp_path, capsys):
+    assert main(["memory", "parity-gru", "--out", str(tmp_path / "x.json"), *extra]) != 0
+    assert said in capsys.readouterr().err

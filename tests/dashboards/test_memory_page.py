@@ -1,0 +1,108 @@
+"""Oracle: what a user would see, read from the app run headless, against the result kept by the job."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from strobe.dashboards import loading, memory_work, store
+from strobe.dashboards.jobs import runner
+
+ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Random tokens, so that no test reads the standard library."""
+    import numpy as np
+
+    def tokens(model, rows, time, *, seed=0, text=None):
+        ids = np.random.default_rng(seed).integers(model.cfg.d_vocab, size=(rows, time))
+        return memory_work.LongInput(ids, None, "random tokens")
+
+    monkeypatch.setattr(memory_work, "long_input", tokens)
+
+
+def app(**query) -> AppTest:
+    at = AppTest.from_file(str(ENTRY), default_timeout=120)
+    for name, value in query.items():
+        at.query_params[name] = str(value)
+    return at.run().switch_page("../pages/memory.py").run()
+
+
+def words(at: AppTest) -> str:
+    return "\n".join(str(e.value) for kind in ("markdown", "caption", "error", "info") for e in at.get(kind))
+
+
+def titles(at: AppTest) -> list[str]:
+    return [json.loads(c.proto.spec)["layout"]["title"]["text"] for c in at.get("plotly_chart")]
+
+
+def run(at: AppTest) -> AppTest:
+    at.button(key="memory-run").click().run()
+    (job,) = [j for j in runner().jobs() if j.key.startswith("memory-") and not j.finished] or [runner().jobs()[-1]]
+    for _ in range(1200):
+        if job.finished:
+            break
+        time.sleep(0.05)
+    assert job.state == "done", job.error
+    return at.run()
+
+
+VIEW = {"mem_time": 60, "mem_rows": 2, "mem_train": 16}
+
+
+def test_the_carry_is_diagnosed_and_the_link_shows_it_again(tiny):
+    view = {"model": tiny, "layer": 1, **VIEW}
+    at = run(app(**view))
+    assert not at.exception and not at.error
+    key = [j.key for j in runner().jobs() if j.key.startswith("memory-")][-1]
+    result = store.reopen(key)
+    assert result.layers == (0, 1) and result.train_length == 16 and result.time == 60
+    assert titles(at) == [
+        "Norm along the input, layer 1 (GRU)",
+        "Outlier channels, layer 1 (GRU)",
+        "How far the carry leaves what training showed",
+        "Loss by position",
+    ]
+    # A nonlinear layer has no retention to draw, a linear one has.
+    assert "retention" not in at.segmented_control(key="mem_draw").options
+    runner().dismiss(key)
+    again = app(**{**view, "layer": 0})
+    assert "retention" in again.segmented_control(key="mem_draw").options
+    assert titles(again)[0] == "Norm along the input, layer 0 (Mamba2)"
+    assert not titles(app(**{**view, "mem_time": 61}))
+
+
+def test_collapse_is_said_only_where_the_comparison_shows_it(tiny):
+    view = {"model": tiny, "mem_what": "Mitigations", "mem_every": 8, **VIEW}
+    at = run(app(**view))
+    assert not at.exception
+    # Accuracy of an untrained model on random tokens does not fall: no collapse.
+    assert "No collapse: accuracy" in words(at)
+    assert titles(at) == ["Loss by position"]
+    key = [j.key for j in runner().jobs() if j.key.startswith("memory-")][-1]
+    runs = store.reopen(key).runs
+    assert runs[0] == "untouched" and "swap memory every 8" in runs and "norm limited every 8" in runs
+    # The GRU's signals know no decay: what does not apply to a layer is left out, not failed on.
+    assert not any("decay x" in name for name in runs)
+
+
+def test_a_model_without_a_recurrence_is_offered_what_applies(transformer):
+    at = app(model=transformer, **VIEW)
+    assert "no carry to diagnose" in words(at)
+    assert at.segmented_control(key="mem_what").options == ["Loss by position", "Remembrance", "Capacity"]
+    at = run(at)
+    assert not at.exception and titles(at) == ["Loss by position"]
+
+
+def test_the_recall_models_tell_the_story_from_their_card():
+    at = app(model="recall-t64", **VIEW)
+    assert not at.exception
+    said = words(at)
+    assert "synthetic overwrite task" in said and "no language model" in said
+    assert "the paper's law in the size of the state did not come out here" in said
+    shown = [list(frame.value.columns) for frame in at.get("arrow_data_frame")]
+    assert ["at each boundary", "accuracy"] in shown and any("initial carry" in columns for columns in shown)
