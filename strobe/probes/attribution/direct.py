@@ -26,7 +26,7 @@ from strobe.probes.provenance import provenance_of
 _CONTROL = "the same components on the difference of two tokens drawn at random, {} pairs"
 # Relative distance from the model's logits above which they were changed after the unembedding.
 _TRANSFORMED = 1e-4
-_MEAN = "the mean token"
+_MEAN = "(mean)"
 Prompt = str | Sequence[int]
 Answer = str | int
 

@@ -55,12 +55,12 @@ class RepetitionFeatures(Result):
     def confirmed_by(self) -> Bool[np.ndarray, "measure candidate"]:
         """Whether a candidate's mean is 0.4 or more (Yao et al., of the Rep Score) and above the threshold (ours)."""
         mean = self.scores.mean(2)
-        return (mean >= REPETITIVE) & (mean > self.threshold[:, None])
+        return np.logical_and(mean >= REPETITIVE, mean > self.threshold[:, None])
 
     @property
     def confirmed(self) -> Bool[np.ndarray, " candidate"]:
         """Whether a candidate is confirmed by either measure."""
-        return self.confirmed_by.any(0)
+        return np.asarray(self.confirmed_by.any(0))
 
     @property
     def expected_by_chance(self) -> float:
@@ -78,7 +78,8 @@ class RepetitionFeatures(Result):
         difference = self.scores.mean(2) - self.ordinary_scores.mean(2)
         if difference.shape[1] < 2 or not difference.any(1).all():
             return np.full(len(MEASURES), np.nan)
-        return np.array([float(wilcoxon(row, alternative="greater").pvalue) for row in difference])
+        tests: list[Any] = [wilcoxon(row, alternative="greater") for row in difference]
+        return np.array([float(test.pvalue) for test in tests])
 
     @property
     def deactivated(self) -> list[int]:

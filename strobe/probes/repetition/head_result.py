@@ -50,7 +50,7 @@ class HeadScores(Result):
 
     @property
     def control_gap(self) -> float:
-        """The same where the second half repeats nothing."""
+        """The same where the second copy stands behind other tokens, so that it repeats nothing."""
         return self._gap(self.control_loss)
 
     def figure(self, score: str = "induction", *, template: str = "strobe_light") -> "plotly.graph_objects.Figure":
@@ -139,7 +139,7 @@ class HeadScores(Result):
         i = self.columns.index(score)
         return self.scores[:, i], self.control[:, i]
 
-    def _gap(self, loss: np.ndarray) -> float:
-        n = (len(loss) + 1) // 2
+    def _gap(self, second: np.ndarray) -> float:
+        n = (len(self.loss) + 1) // 2
         # Predictions of tokens 1..n-1 of each copy; loss[t - 1] is that of token t.
-        return float(loss[: n - 1].mean() - loss[n:].mean())
+        return float(self.loss[: n - 1].mean() - second[n:].mean())

@@ -26,7 +26,7 @@ from strobe.probes.repetition.copying import copying_scores
 from strobe.probes.repetition.head_result import HeadScores
 
 Tick = Callable[[int, int, str], None]
-_CONTROL = "the same offsets on twice as many random tokens, whose second half repeats nothing"
+_CONTROL = "the same tokens behind others instead of behind themselves, so that nothing is repeated"
 # Heads of one layer and row, times time squared, that are held at once (float32: 256 MB).
 _LIMIT = 2**26
 
@@ -60,19 +60,20 @@ def head_scores(
     if getattr(getattr(model, "config", None), "d_input", 0):
         raise ValueError(f"copies of tokens were to be made; {model.model_name} takes real-valued inputs")
     generator = torch.Generator().manual_seed(seed)
-    draw = torch.randint(model.cfg.d_vocab, (2, n_rows, 2 * length), generator=generator)
-    repeated = torch.cat([draw[0, :, :length]] * 2, 1)
+    draw = torch.randint(model.cfg.d_vocab, (2, n_rows, length), generator=generator)
+    repeated = torch.cat([draw[0]] * 2, 1)
+    unrepeated = torch.cat([draw[1], draw[0]], 1)
     tick = progress or _no_tick
     layers, heads, kinds, scores, control = [], [], [], [], []
     notes: dict[str, str] = {}
-    losses = [_loss(model, repeated), _loss(model, draw[1])]
+    losses = [_loss(model, repeated), _loss(model, unrepeated)]
     for layer in range(model.cfg.n_layers):
         tick(layer, model.cfg.n_layers + 1, f"scoring block {layer}")
         found, kind = _layer_scores(model, layer, repeated)
         if found is None:
             notes[str(layer)] = kind
             continue
-        null, _ = _layer_scores(model, layer, draw[1])
+        null, _ = _layer_scores(model, layer, unrepeated)
         assert null is not None
         layers += [layer] * len(found)
         heads += range(len(found))

@@ -160,7 +160,7 @@ def test_the_component_that_writes_the_answer_is_found(tmp_path):
     finally:
         add.remove()
     assert result.components[int(np.argmax(result.contributions[0]))] == "1 mixer"
-    assert result.labels == [("4", "the mean token")]
+    assert result.labels == [("4", "(mean)")]
     assert load_result(result.save(tmp_path / "a.safetensors")) == result
     frame = result.to_frame().set_index("component")
     assert frame.loc["1 mixer", "contribution"] > 2 * frame.loc["1 mixer", "random_rms"]
