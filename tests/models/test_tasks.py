@@ -20,6 +20,8 @@ SETTINGS = {
     "associative_recall": [{}, {"keys": 5, "values": 3, "pairs": 9}],
     "segmented_recall": [{}, {"segments": 3, "length": 21, "pairs": 4, "keys": 6, "values": 5}],
     "quirky_sums": [{}, {"terms": 3, "problems": 2, "spread": 2, "part": "test"}],
+    "s5": [{}, {"time": 17}],
+    "delayed_match": [{}, {"time": 11, "window": 5}],
 }
 CASES = [(name, settings) for name, many in SETTINGS.items() for settings in many]
 

@@ -9,11 +9,13 @@ from strobe.models.tasks import (
     associative_recall,
     copying,
     counting,
+    delayed_match,
     flip_flop,
     parity,
     quirky_sums,
     segmented_recall,
     symmetric_group,
+    symmetric_group_5,
 )
 from strobe.models.tasks.supervision import task_batches, task_score
 from strobe.models.tasks.task import IGNORED, Task, TaskBatch
@@ -30,6 +32,8 @@ _TASKS = {
         associative_recall.TASK,
         segmented_recall.TASK,
         quirky_sums.TASK,
+        symmetric_group_5.TASK,
+        delayed_match.TASK,
     )
 }
 
