@@ -8,7 +8,8 @@ the mean logarithms of the decays, exactly (not the logarithm of the mean), with
 The control is ours: the same layer along the same tokens in random order.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -88,24 +89,47 @@ def _sequence(model: Any, inputs: Any) -> Tensor:
 
 
 @torch.no_grad()
+def layer_jacobians(model: Any, inputs: Any, layer: int | None = None) -> Iterator[Tensor]:
+    """The Jacobian of the layer's carry at each position, [heads or 1, size, size], float64: for a layer linear in its
+    carry its transition A_t (a diagonal one as a diagonal matrix a head, entries that are shared counted once).
+
+    Raises as `driven_lyapunov_spectrum`.
+    """
+    name = f"blocks.{recurrent_layer(model, layer)}.mixer"
+    signals, mixer = _signals(model, name, _sequence(model, inputs))
+    if mixer.family.name in NONLINEAR:
+        yield from _cell_jacobians(mixer.family.name, signals)
+        return
+    step = _transition(mixer, signals, name)
+    if step.left is None:
+        decay = step.decay[0]
+        yield from torch.diag_embed(decay.flatten(2) if decay.ndim > 2 else decay[:, None])
+    else:
+        yield from step.operator(step.left.shape[-2])[0]
+
+
+@torch.no_grad()
 def _along(model: Any, name: str, tokens: Tensor, transient: int, tick: Tick) -> Growth:
     signals, mixer = _signals(model, name, tokens)
-    kind, steps = mixer.family.name, tokens.shape[1]
+    kind, counted = mixer.family.name, tokens.shape[1] - transient
     if kind in NONLINEAR:
-        return growth(
-            _cell_jacobians(kind, signals, steps, transient), steps - transient, _cell_size(kind, signals), tick
-        )
-    if mixer.family.transition is None:
-        raise ValueError(
-            f"exponents of {name} ({kind}) were asked for; its carry is kept relative to a running maximum, which is "
-            "no linear map of it: its decays are on the fixed-points page"
-        )
-    step = mixer.family.transition(signals)
+        jacobians = itertools.islice(_cell_jacobians(kind, signals), transient, None)
+        return growth(jacobians, counted, _cell_size(kind, signals), tick)
+    step = _transition(mixer, signals, name)
     if step.left is None:
         return _diagonal(step.decay[0, transient:])
     key = step.left.shape[-2]
-    A = step.operator(key)[0, transient:]
-    return growth(iter(A), len(A), key, tick)
+    return growth(iter(step.operator(key)[0, transient:]), counted, key, tick)
+
+
+def _transition(mixer: Any, signals: Any, name: str) -> Any:
+    if mixer.family.transition is None:
+        raise ValueError(
+            f"Jacobians of {name} ({mixer.family.name}) were asked for; its carry is kept relative to a running "
+            f"maximum, "
+            "which is no linear map of it: look at the decays of its held fixed point instead"
+        )
+    return mixer.family.transition(signals)
 
 
 def _signals(model: Any, name: str, tokens: Tensor) -> tuple[Any, Any]:
@@ -129,14 +153,13 @@ def _cell_size(kind: str, s: Any) -> int:
     return s.R.shape[1] * (2 if kind == "lstm" else 1)
 
 
-def _cell_jacobians(kind: str, s: Any, steps: int, transient: int) -> Any:
+def _cell_jacobians(kind: str, s: Any) -> Iterator[Tensor]:
     """The cell's Jacobian [1, size, size] at each carry it comes to from an empty one."""
     carry = s.R.new_zeros(1, _cell_size(kind, s))
     b_r = getattr(s, "b_r", torch.zeros_like(s.b))
-    for t in range(steps):
-        at = cell_system(kind, s.W, s.R, s.b, b_r, s.x[0, t], name=kind, held="")
-        if t >= transient:
-            yield at.jacobian(carry)
+    for x in s.x[0]:
+        at = cell_system(kind, s.W, s.R, s.b, b_r, x, name=kind, held="")
+        yield at.jacobian(carry)
         carry = at.step(carry)
 
 

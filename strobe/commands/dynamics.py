@@ -1,0 +1,75 @@
+"""``strobe dynamics WHAT``: exponents, timescales, modes and waves of a layer along a text, and the case studies."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from typing import Any
+
+from strobe.commands.common import options
+from strobe.commands.common.opening import check_out, open_model, text_of, write
+from strobe.commands.common.progress import progress
+
+SUMMARY = "Lyapunov exponents, timescales, modes and waves of a layer, and case studies that train here"
+ORDER = 56
+
+_WHAT = ("exponents", "timescales", "modes", "waves")
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What can be asked."""
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    said = {
+        "exponents": "how fast two carries that read the same text part or meet",
+        "timescales": "for how long each unit of the carry resembles itself",
+        "modes": "the linear map that best advances the carry, and what it predicts",
+        "waves": "whether activity moves across the units",
+    }
+    for name in _WHAT:
+        one = kinds.add_parser(name, help=said[name], description=said[name])
+        options.model(one)
+        options.text(one)
+        one.add_argument("--layer", type=options.not_negative, help="block (default: the only recurrent one)")
+        if name == "modes":
+            one.add_argument("--rank", type=options.positive, help="principal axes kept (default: all)")
+            one.add_argument(
+                "--delays", type=options.positive, default=1, help="steps per state (default: %(default)s)"
+            )
+        options.out(one)
+        options.seed(one)
+    again = "do it again here (minutes) instead of opening what is bundled"
+    case = kinds.add_parser(
+        "case", help="a case study: open its bundled run, or do it again", description="A case study."
+    )
+    # Written out, so that --help needs no torch; a test holds the list to the package's.
+    case.add_argument("name", choices=("hmm", "curricula", "abrupt", "lorenz", "words", "onion"))
+    case.add_argument("--train", action="store_true", help=again)
+    options.out(case)
+
+
+def run(args: Namespace, say: Callable[[str], None]) -> None:
+    """Open or compute what was asked, and write the result."""
+    check_out(args.out)
+    write(_case(args) if args.what == "case" else _of_layer(args), args.out, say)
+
+
+def _case(args: Namespace) -> Any:
+    from strobe.probes.dynamics import case_studies
+
+    return case_studies.make(args.name, progress=progress()) if args.train else case_studies.bundled(args.name)
+
+
+def _of_layer(args: Namespace) -> Any:
+    text = text_of(args)
+    from strobe.probes import dynamics
+    from strobe.probes.dynamics.activity import layer_activity
+
+    model = open_model(args.model).model
+    if args.what == "exponents":
+        return dynamics.driven_lyapunov_spectrum(model, text, layer=args.layer, seed=args.seed, progress=progress())
+    activity, provenance = layer_activity(model, text, layer=args.layer)
+    system = f"the carry of layer {provenance.settings['layer']} of {model.model_name}"
+    known = {"system": system, "provenance": provenance}
+    if args.what == "timescales":
+        return dynamics.autocorrelation_timescales(activity, seed=args.seed, **known)
+    if args.what == "modes":
+        return dynamics.dynamic_modes(activity, rank=args.rank, delays=args.delays, **known)
+    return dynamics.travelling_waves(activity[0], seed=args.seed, **known)

@@ -1,0 +1,47 @@
+"""Experiments of the literature small enough to be done again here: each trains in minutes and answers with a
+`CaseStudy`.
+
+`bundled(name)` opens what one run of ``strobe dynamics case NAME --train`` left; `make(name)` does it again.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from strobe.core.errors import did_you_mean
+
+CASES = {
+    "hmm": "a noise-driven network that emits like a hidden Markov model",
+    "curricula": "one memory task by two curricula, and the timescales they leave",
+    "abrupt": "the flip-flop's fixed points before and after the jump",
+    "lorenz": "a chaotic attractor reconstructed",
+    "words": "which layers follow the words of S3 and S5",
+    "onion": "whether a copied word is kept by direction or by magnitude",
+}
+"""Name and subject of each."""
+
+_FOLDER = Path(__file__).parent / "bundled"
+
+
+def make(name: str, *, progress: Callable[[int, int, str], None] | None = None, **settings: Any) -> Any:
+    """Do the case study `name` again. Raises ValueError for an unknown one."""
+    return import_module(f"{__name__}.{_known(name)}").make(progress=progress, **settings)
+
+
+def bundled_file(name: str) -> Path:
+    """The file of the bundled run of `name`. Raises ValueError for an unknown one."""
+    return _FOLDER / f"{_known(name)}.safetensors"
+
+
+def bundled(name: str) -> Any:
+    """The bundled run of the case study `name`."""
+    from strobe.probes.dynamics.case_studies.result import CaseStudy
+
+    return CaseStudy.load(bundled_file(name))
+
+
+def _known(name: str) -> str:
+    if name not in CASES:
+        raise ValueError(f"case study {name!r} was asked for; there are {', '.join(CASES)}{did_you_mean(name, CASES)}")
+    return name
