@@ -1,4 +1,4 @@
-"""What the page of fixed points asks of the probe: answers kept by the model's stamp, the layer and what is held."""
+"""What the page of dynamics asks of the probe: answers kept by the model's stamp, the layer and what is held."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from strobe.dashboards.loading import Loaded
 # Initial carries of a search: enough for the bundled networks, and an answer within seconds.
 N_INITIAL = 256
 
-Held = int | tuple[float, ...]
-"""A token id, or real inputs."""
+Held = tuple[int, ...] | tuple[float, ...]
+"""Token ids that come in turn, or real inputs."""
 
 
 def is_searched(loaded: Loaded, layer: int) -> bool:
@@ -35,12 +35,17 @@ def solved(loaded: Loaded, layer: int, held: Held) -> Any:
     return _solved(loaded, loaded.source.name, loaded.source.stamp, layer, held)
 
 
+def stack(loaded: Loaded, held: Held) -> Any:
+    """The `HeldStack` of the whole model."""
+    return _stack(loaded, loaded.source.name, loaded.source.stamp, held)
+
+
 @st.cache_resource(max_entries=32, show_spinner="Searching for fixed points")
 def _points(_loaded: Loaded, name: str, stamp: str, layer: int, held: Held) -> Any:
     from strobe.probes.fixed_points import fixed_points
 
     with _loaded.lock:
-        return fixed_points(_loaded.model, layer=layer, held=_as_given(held), n_initial=N_INITIAL)
+        return fixed_points(_loaded.model, layer=layer, held=list(held), n_initial=N_INITIAL)
 
 
 @st.cache_resource(max_entries=32, show_spinner="Solving for the fixed point")
@@ -48,8 +53,12 @@ def _solved(_loaded: Loaded, name: str, stamp: str, layer: int, held: Held) -> A
     from strobe.probes.fixed_points import held_fixed_point
 
     with _loaded.lock:
-        return held_fixed_point(_loaded.model, _as_given(held), layer)
+        return held_fixed_point(_loaded.model, list(held), layer)
 
 
-def _as_given(held: Held) -> Any:
-    return held if isinstance(held, int) else list(held)
+@st.cache_resource(max_entries=32, show_spinner="Bringing every layer to rest")
+def _stack(_loaded: Loaded, name: str, stamp: str, held: Held) -> Any:
+    from strobe.probes.fixed_points import held_stack
+
+    with _loaded.lock:
+        return held_stack(_loaded.model, list(held))

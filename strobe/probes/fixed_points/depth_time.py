@@ -48,8 +48,8 @@ def depth_orbit(
     """Apply a map `steps` times from `start` and say what each token does.
 
     `source`: a `System`, with `start` [size]; a function of streams [n, tokens, d] to the same, row by row, with
-    `start` [tokens, d]; or a loaded model, with `start` a text or ids, of which block `layers` (or the blocks from the first
-    to the second of a pair, None: all of them) is applied to its own output, from the stream that it reads there.
+    `start` [tokens, d]; or a loaded model, with `start` a text or ids, of which block `layers` (or the blocks from the
+    first to the second of a pair, None: all of them) is applied to its own output, from the stream it reads there.
     `separation`: of the neighbours, relative to the stream; None for 1e-7, and 1e-3 in a model of single precision.
     Raises ValueError for fewer than 40 steps, or blocks the model does not have.
     """

@@ -151,6 +151,44 @@ def timescales(r: "HeldFixedPoint", template: str) -> "plotly.graph_objects.Figu
     return figures.style(fig, template)
 
 
+def point_timescales(r: "FixedPoints", template: str) -> "plotly.graph_objects.Figure":
+    """See `FixedPoints.timescale_figure`."""
+    import plotly.graph_objects as go
+
+    fig, colours, kinds = go.Figure(), figures.colors(template), np.array(r.kinds, dtype=object)
+    if r.control is not None:
+        rows = classify.timescales(r.control.eigenvalues)
+        _fading(fig, np.arange(len(rows)), rows, "weights shuffled (control)", figures.CONTROL_COLOR, "x")
+    for i, kind in enumerate(dict.fromkeys(r.kinds)):
+        rows = np.nonzero(kinds == kind)[0]
+        symbol = figures.SYMBOLS[i % len(figures.SYMBOLS)]
+        _fading(fig, rows, r.timescales[rows], kind, colours[i % len(colours)], symbol)
+    forever = int((np.abs(np.abs(r.eigenvalues) - 1) <= classify.MARGINAL).sum())
+    grows = int((np.abs(r.eigenvalues) > 1 + classify.MARGINAL).sum())
+    fig.update_xaxes(title_text="point, by saddle index")
+    fig.update_yaxes(title_text="timescale of fading directions, steps", type="log")
+    note = f"{escape_plotly(r.held)}; {grows} directions grow and {forever} neither grow nor fade: not drawn"
+    fig.update_layout(
+        title={"text": f"Timescales at the fixed points of {escape_plotly(r.system)}", "subtitle": {"text": note}},
+        margin={"t": 84},
+        height=420,
+        legend={"y": -0.18, "yanchor": "top", "x": 0, "xanchor": "left"},
+    )
+    return figures.style(fig, template)
+
+
+def _fading(fig: Any, points: np.ndarray, tau: np.ndarray, name: str, colour: str, symbol: str) -> None:
+    drawn = np.isfinite(tau) & (tau > 0)
+    fig.add_scatter(
+        x=np.broadcast_to(points[:, None], tau.shape)[drawn],
+        y=tau[drawn],
+        mode="markers",
+        name=name,
+        marker={"color": colour, "symbol": symbol, "size": 5},
+        hovertemplate="point %{x}<br>τ %{y:.4g} steps<extra></extra>",
+    )
+
+
 def discovery(r: "FixedPoints", template: str) -> "plotly.graph_objects.Figure":
     """See `FixedPoints.completeness_figure`."""
     import plotly.graph_objects as go

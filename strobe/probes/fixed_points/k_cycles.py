@@ -31,7 +31,7 @@ _SAME = 1e-6
 
 
 @dataclass(frozen=True)
-class Cycles(Result):
+class KCycles(Result):
     """Cycles of a recurrence under a held input.
 
     `searched` [l]: the lengths that were looked for. `periods` [cycle]. `points` [point, size]: the carries of all
@@ -55,7 +55,7 @@ class Cycles(Result):
     hits: Int[np.ndarray, " cycle"]
     escaped: Int[np.ndarray, " searched"]
     failed: Int[np.ndarray, " searched"]
-    control: "Cycles | None" = None
+    control: "KCycles | None" = None
 
     @property
     def kinds(self) -> list[str]:
@@ -123,7 +123,7 @@ def cycles(
     limits: Limits | None = None,
     seed: int = 0,
     progress: probe.Tick | None = None,
-) -> Cycles:
+) -> KCycles:
     """The cycles of `source` (as for `fixed_points`) of each of `lengths`; length 1 is its fixed points.
 
     `initial` [n, size]: carries to search from; `n_initial` random ones if None. A cycle of length k is looked for as a
@@ -136,7 +136,7 @@ def cycles(
     other = system.shuffled(seed) if control == "shuffled" and system.shuffled is not None else None
     tick = progress or (lambda done, total, what: None)
     both = [one for one in (other, system) if one is not None]
-    result: Cycles | None = None
+    result: KCycles | None = None
     for i, one in enumerate(both):
         start = random_carries(one, n_initial, seed) if initial is None else as_carries(initial, one.size, "carries")
         provenance = Provenance(
@@ -162,10 +162,10 @@ def _search(
     rounds: int,
     limits: Limits,
     seed: int,
-    control: Cycles | None,
+    control: KCycles | None,
     provenance: Provenance,
     told: Any,
-) -> Cycles:
+) -> KCycles:
     rows, hits, spectra, speeds = [], [], [], []
     escaped, failed = [], []
     for i, k in enumerate(wanted):
@@ -182,7 +182,7 @@ def _search(
     told(len(wanted), "done")
     periods = np.array([len(row) for row in rows], dtype=np.int64)
     none = torch.zeros(0, system.size, dtype=torch.complex128)
-    return Cycles(
+    return KCycles(
         system=system.name,
         held=system.held,
         searched=wanted,

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from strobe.probes.fixed_points.basin import Basins
     from strobe.probes.fixed_points.continuum import Continua
-    from strobe.probes.fixed_points.k_cycles import Cycles
+    from strobe.probes.fixed_points.k_cycles import KCycles
     from strobe.probes.fixed_points.manifold import UnstableManifolds
 
 
-def cycles(r: "Cycles", dimensions: int, template: str) -> "plotly.graph_objects.Figure":
-    """See `Cycles.figure`."""
+def cycles(r: "KCycles", dimensions: int, template: str) -> "plotly.graph_objects.Figure":
+    """See `KCycles.figure`."""
     fig, place, titles = _begin(r.points, r.points, dimensions)
     colours = figures.colors(template)
     for i, k in enumerate(r.searched):
@@ -36,7 +36,7 @@ def cycles(r: "Cycles", dimensions: int, template: str) -> "plotly.graph_objects
     note = escape_plotly(r.held)
     if r.control is not None:
         note += f"; control: {len(r.control.periods)} cycles"
-    return _finish(fig, f"Cycles of {escape_plotly(r.system)}", note, titles, dimensions, template)
+    return _finish(fig, f"KCycles of {escape_plotly(r.system)}", note, titles, dimensions, template)
 
 
 def basins(r: "Basins", dimensions: int, template: str) -> "plotly.graph_objects.Figure":

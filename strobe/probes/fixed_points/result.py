@@ -109,6 +109,12 @@ class FixedPoints(Result):
 
         return figures.eigenvalue_plane(self, point, template)
 
+    def timescale_figure(self, *, template: str = "strobe_light") -> Any:
+        """How long disturbances at each point take to fade, the control's points in grey."""
+        from strobe.probes.fixed_points import figures
+
+        return figures.point_timescales(self, template)
+
     def completeness_figure(self, *, template: str = "strobe_light") -> Any:
         """Points found against initial carries used, with what the checks say."""
         from strobe.probes.fixed_points import figures

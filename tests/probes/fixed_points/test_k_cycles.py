@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from strobe.probes.fixed_points import Cycles, Limits, cycles, from_function
+from strobe.probes.fixed_points import KCycles, Limits, cycles, from_function
 from strobe.probes.fixed_points.cells import elman
 
 
@@ -69,7 +69,7 @@ def test_a_shuffled_network_is_the_control_and_a_result_survives_its_file(tmp_pa
     result = cycles(system, (1, 4), n_initial=64)
     assert result.counts()[4] >= 1
     assert result.control is not None
-    assert Cycles.load(result.save(tmp_path / "cycles.safetensors")) == result
+    assert KCycles.load(result.save(tmp_path / "cycles.safetensors")) == result
     figure = result.figure()
     assert [t.name for t in figure.data] == [f"length {k} ({n})" for k, n in result.counts().items()]
     assert len(result.figure(dimensions=3).data) == 2

@@ -1,0 +1,92 @@
+"""The long work of the page of dynamics: what lies between fixed points, and depth as time; kept by what decides it."""
+
+from pathlib import Path
+from typing import Any
+
+from strobe.core.result import Result
+from strobe.dashboards import loading, store
+from strobe.dashboards.held import N_INITIAL, Held
+from strobe.dashboards.jobs import Tick
+
+BETWEEN = {
+    "basins": "Basins: which stable point a carry comes to",
+    "directions": "Unstable directions: where the recurrence goes when it leaves a saddle",
+    "cycles": "Cycles: carries it comes back to",
+    "curves": "Lines and rings: carries it leaves where they are, in a row",
+}
+DEPTH = {
+    "block": "One block again and again",
+    "exponents": "Disturbances on their way through the blocks",
+    "exchange": "Blocks in each other's place",
+}
+# Tokens of the text that depth is asked about: one batch of copies for each of their numbers.
+MAX_DEPTH_TOKENS = 24
+_CYCLES = (1, 2, 3, 4)
+_TIMES = 300
+
+
+def between_key(source: loading.Source, layer: int, held: Held, what: str) -> str:
+    """The job's key and the result's name, from everything that decides it."""
+    return store.key_of("dynamics", model=source.name, stamp=source.stamp, layer=layer, held=list(held), what=what)
+
+
+def depth_key(source: loading.Source, ids: tuple[int, ...], layer: int, what: str) -> str:
+    """The same for depth as time; only one block again and again depends on the layer."""
+    layer = layer if what == "block" else -1
+    return store.key_of("depth-time", model=source.name, stamp=source.stamp, ids=list(ids), layer=layer, what=what)
+
+
+def has_steps(folder: Path) -> bool:
+    """Whether the model came with its training steps."""
+    from strobe.models.zoo import training_steps
+
+    return training_steps.has_steps(folder)
+
+
+def training_key(source: loading.Source) -> str:
+    """The key of the fixed points over training; nothing is held, so the model decides it."""
+    return store.key_of("dynamics-training", model=source.name, stamp=source.stamp)
+
+
+def training(key: str, folder: str, tick: Tick) -> Path:
+    """The fixed points after each of the training steps in `folder`; kept under `key`."""
+    from strobe.models.zoo.training_steps import load_steps
+    from strobe.probes.fixed_points import fixed_points_over_training
+
+    return store.keep(key, fixed_points_over_training(load_steps(folder), n_initial=N_INITIAL, progress=tick))
+
+
+def between(key: str, name: str, layer: int, held: Held, what: str, tick: Tick) -> Path:
+    """Search the layer's fixed points and then, as `what` says, what lies between them; kept under `key`."""
+    from strobe.probes import fixed_points as probe
+
+    tick(0, 3, "loading the model")
+    model = loading.load(loading.find(name)).model
+    given: dict[str, Any] = {"held": list(held), "layer": layer}
+    if what == "cycles":
+        return store.keep(key, probe.cycles(model, _CYCLES, n_initial=N_INITIAL, progress=tick, **given))
+    tick(1, 3, "searching for fixed points")
+    points = probe.fixed_points(model, n_initial=N_INITIAL, control=None, **given)
+    tick(2, 3, BETWEEN[what])
+    result: Result
+    if what == "basins":
+        result = probe.basins(model, points, **given)
+    elif what == "directions":
+        result = probe.unstable_manifolds(model, points, **given)
+    else:
+        result = probe.continua(model, points, **given)
+    return store.keep(key, result)
+
+
+def depth(key: str, name: str, ids: tuple[int, ...], layer: int, what: str, tick: Tick) -> Path:
+    """Depth as time, as `what` says, for the text `ids`; kept under `key`."""
+    from strobe.probes import fixed_points as probe
+
+    tick(0, 1, "loading the model")
+    model = loading.load(loading.find(name)).model
+    text = list(ids)
+    if what == "block":
+        return store.keep(key, probe.depth_orbit(model, text, layers=layer, steps=_TIMES, progress=tick))
+    if what == "exponents":
+        return store.keep(key, probe.layer_exponents(model, text))
+    return store.keep(key, probe.layer_swaps(model, text, progress=tick))

@@ -1,0 +1,95 @@
+"""Oracle: the probe asked directly, against what the page of dynamics shows when run headless."""
+
+import json
+import time
+from pathlib import Path
+
+from streamlit.testing.v1 import AppTest
+
+from strobe.dashboards import dynamics_work, loading, store
+from strobe.dashboards.jobs import runner
+from strobe.probes.fixed_points import fixed_points, held_fixed_point, layer_swaps
+
+ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
+TEXT = "def area(r):\n    return r * 2"
+
+
+def page(**query) -> AppTest:
+    at = AppTest.from_file(str(ENTRY), default_timeout=90)
+    for name, value in query.items():
+        at.query_params[name] = str(value)
+    return at.run().switch_page("../pages/dynamics.py").run()
+
+
+def titles(at: AppTest) -> list[str]:
+    return [json.loads(c.proto.spec)["layout"]["title"]["text"] for c in at.get("plotly_chart")]
+
+
+def finish(at: AppTest, key: str) -> AppTest:
+    for _ in range(1200):
+        job = runner().get(key)
+        if job is not None and job.finished:
+            assert job.state == "done", job.error
+            return at.run()
+        time.sleep(0.05)
+    raise AssertionError(f"job {key} did not finish")
+
+
+def test_a_network_of_real_inputs_shows_its_27_points_and_those_under_a_held_pulse():
+    at = page(model="flipflop-elman16")
+    assert not at.exception
+    assert any("27 fixed points: 8 stable node" in c.value for c in at.caption)
+    assert len(titles(at)) == 4
+    at.slider(key="held-0").set_value(1.0).run()
+    model = loading.open_model("flipflop-elman16").model
+    expected = fixed_points(model, held=[1.0, 0.0, 0.0], n_initial=256, control=None)
+    assert any(f"{len(expected.points)} fixed points" in c.value for c in at.caption)
+    assert not at.exception
+
+
+def test_a_linear_layer_is_solved_for_the_tokens_held(tiny):
+    at = page(model=tiny, text=TEXT, layer=0, position=3)
+    assert not at.exception
+    assert titles(at)[0].startswith("Timescales under a held token, layer 0")
+    assert "Timescales of every layer under a held token" in titles(at)
+    model = loading.open_model(str(tiny)).model
+    ids = model.tokenize(TEXT)[0][0].tolist()
+    shown = json.loads(at.get("plotly_chart")[0].proto.spec)["layout"]["title"]["subtitle"]["text"]
+    assert shown.startswith(f"token {ids[3]} ")
+    assert held_fixed_point(model, ids[3], 0).status == ["stable"] * 3
+    at.number_input(key="held_turn").set_value(2).run()
+    shown = json.loads(at.get("plotly_chart")[0].proto.spec)["layout"]["title"]["subtitle"]["text"]
+    assert shown.startswith(f"tokens {ids[2:4]} ")
+
+
+def test_a_nonlinear_layer_is_searched_and_its_basins_are_a_job(tiny):
+    at = page(model=tiny, text=TEXT, layer=1, position=3)
+    assert any("fixed points:" in c.value for c in at.caption)
+    source, ids = loading.find(str(tiny)), loading.open_model(str(tiny)).model.tokenize(TEXT)[0][0].tolist()
+    key = dynamics_work.between_key(source, 1, (ids[3],), "basins")
+    at.button(key=f"{key}-run").click().run()
+    finish(at, key)
+    assert not at.exception
+    kept = store.reopen(key)
+    assert kept.shares.sum() + (kept.labels < 0).mean() == 1
+    assert any(
+        t.startswith("Where carries of layer 1") for t in titles(page(model=tiny, text=TEXT, layer=1, position=3))
+    )
+
+
+def test_attention_has_no_carry_and_its_depth_can_be_asked(tiny, transformer):
+    at = page(model=tiny, text=TEXT, layer=2)
+    assert "no recurrent carry" in at.info[0].value
+    assert not at.exception
+    at = page(model=tiny, text=TEXT, layer=2, depth_ask="Exchange")
+    model = loading.open_model(str(tiny)).model
+    ids = tuple(model.tokenize(TEXT)[0][0].tolist())[: dynamics_work.MAX_DEPTH_TOKENS]
+    key = dynamics_work.depth_key(loading.find(str(tiny)), ids, 2, "exchange")
+    at.button(key=f"{key}-run").click().run()
+    finish(at, key)
+    assert store.reopen(key).swapped.tolist() == layer_swaps(model, list(ids)).swapped.tolist()
+    assert any(
+        t.startswith("Exchanging the blocks")
+        for t in titles(page(model=tiny, text=TEXT, layer=2, depth_ask="Exchange"))
+    )
+    assert "depth can be its time" in page(model=transformer, text=TEXT).info[0].value
