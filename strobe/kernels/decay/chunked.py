@@ -24,6 +24,7 @@ from strobe.kernels.chunks import (
     by_head,
     by_time,
     carry_across,
+    chosen,
     chunk_decay,
     chunk_length,
     cumulate,
@@ -95,13 +96,14 @@ def _per_head(signals: DecaySignals, carry: DecayCarry, positions: list[int], re
         captured = DecayCarry(unpack(torch.stack([carries[p // chunk + 1] for p in positions], 1)))
     elif positions:
         which, here = locate(positions, chunk, v.device)
-        # axes: batch, points, chunk, heads
-        weight = (cumulated[:, which, here].unsqueeze(2) - cumulated.index_select(1, which)).to(dtype)
-        weight = weight.masked_fill(after(here, chunk)[..., None], -torch.inf).exp()
-        writes = v.index_select(1, which) * weight.unsqueeze(-1)
+        chunks, upto = [p // chunk for p in positions], max(p % chunk for p in positions) + 1
+        # axes: batch, points, upto, heads
+        weight = (cumulated[:, which, here].unsqueeze(2) - chosen(cumulated[:, :, :upto], 1, chunks)).to(dtype)
+        weight = weight.masked_fill(after(here, upto)[..., None], -torch.inf).exp()
+        writes = chosen(v[:, :, :upto], 1, chunks) * weight.unsqueeze(-1)
         writes = writes.unflatten(3, split).flatten(-2).transpose(2, 3)
-        S_at = (k.index_select(1, which).mT @ writes).unflatten(-1, (split[1], -1))
-        S_at = S_at.addcmul_(from_start[:, which, here].unsqueeze(3), start.index_select(1, which))
+        S_at = (chosen(k[..., :upto, :], 1, chunks).mT @ writes).unflatten(-1, (split[1], -1))
+        S_at = S_at.addcmul_(from_start[:, which, here].unsqueeze(3), chosen(start, 1, chunks))
         captured = DecayCarry(unpack(S_at))
     if readers is not None:
         u = reader_rows(readers, heads, dtype).unflatten(1, split)

@@ -1,6 +1,7 @@
 """A family's backend "triton": imported when it is first asked for, and able to say why it cannot run.
 
-A family registers ``TritonBackend("strobe.kernels.<family>.triton")``. That module defines
+A family registers ``TritonBackend(load)``, where `load` imports ``strobe.kernels.<family>.triton`` and returns it; an
+import statement, not `import_module`, because torch.compile follows the one and not the other. That module defines
 
 - ``run(signals, carry, positions, readers, edits)``: as `strobe.kernels.scan.Backend`, and `edits`, the edits (by
   position, local, ascending) that the kernel honours itself;
@@ -8,9 +9,8 @@ A family registers ``TritonBackend("strobe.kernels.<family>.triton")``. That mod
 - ``takes(edit, signals, carry)``: whether the kernel honours this edit. The scan is cut at every other one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor
@@ -22,9 +22,9 @@ from strobe.kernels.triton.device import why_not_on
 
 @dataclass(frozen=True)
 class TritonBackend:
-    """The backend in `module`, which is imported when it runs and not before: it imports triton."""
+    """The backend in the module that `load` returns; it is called when the backend runs and not before."""
 
-    module: str
+    load: Callable[[], Any]
 
     def __call__(self, signals: Any, carry: Any, positions: list[int], readers: Tensor | None) -> Segment:
         return self.with_edits(signals, carry, positions, readers, ())
@@ -33,15 +33,15 @@ class TritonBackend:
         self, signals: Any, carry: Any, positions: list[int], readers: Tensor | None, edits: Sequence[EditsAt]
     ) -> Segment:
         """Run with `edits` honoured inside the kernel."""
-        return import_module(self.module).run(signals, carry, positions, readers, edits)
+        return self.load().run(signals, carry, positions, readers, edits)
 
     def takes(self, edit: Edit, signals: Any, carry: Any) -> bool:
         """Whether the kernel honours `edit` itself."""
-        return import_module(self.module).takes(edit, signals, carry)
+        return self.load().takes(edit, signals, carry)
 
     def refusal(self, device: Any, signals: Any = None, carry: Any = None, readers: Tensor | None = None) -> str | None:
         """Why it cannot run on `device`, or there with these signals; None where it can."""
         reason = why_not_on(device)
         if reason is not None or signals is None:
             return reason
-        return import_module(self.module).refusal(signals, carry, readers)
+        return self.load().refusal(signals, carry, readers)

@@ -10,14 +10,19 @@ from torch import Tensor
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
+# Read once, as Triton reads it when a kernel's module is imported.
+_INTERPRETING = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+_INSTALLED = find_spec("triton") is not None
+
+
 def interpreting() -> bool:
-    """Whether kernels run in Triton's interpreter. Triton decides when a kernel's module is imported."""
-    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+    """Whether kernels run in Triton's interpreter."""
+    return _INTERPRETING
 
 
 def why_not_on(device: torch.device) -> str | None:
     """Why no kernel can run on `device`, in words; None where one can."""
-    if find_spec("triton") is None:
+    if not _INSTALLED:
         return "the package triton is not installed; install strobe[gpu], or take backend='chunked'"
     if device.type == "cuda" or (device.type == "cpu" and interpreting()):
         return None

@@ -92,7 +92,7 @@ def forward(inputs: Inputs, asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tenso
     device = inputs.v.device
     if inputs.rank:
         inverse_kernel[(units * layout.count,)](
-            **_without(shared, "Q", "V", "HEADS_Q", "VALUE"),
+            **{**_without(shared, "Q", "V", "HEADS_Q", "VALUE"), "EXACT": "tf32x3"},
             INVERSE=inverse,
             num_warps=tiles.inverse.warps,
             num_stages=tiles.inverse.stages,
@@ -207,7 +207,7 @@ def constants(rank: int, channel: bool, key: int, chunk: int, dtype: torch.dtype
         "BLOCK_KEY": power_of_two(key),
         "OPERAND": tl.bfloat16 if how.dtype == torch.bfloat16 else tl.float32,
         "PRECISION": how.precision,
-        "EXACT": how.exact,
+        "EXACT": how.inverse,
     }
 
 
