@@ -150,6 +150,14 @@ def locate(positions: list[int], chunk: int, device: torch.device) -> tuple[Tens
     return at // chunk, at % chunk
 
 
+def chosen(x: Tensor, axis: int, which: list[int]) -> Tensor:
+    """``x.index_select(axis, which)``; evenly spaced ones, as captures mostly are, are a view."""
+    step = which[1] - which[0] if len(which) > 1 else 1
+    if step > 0 and which == list(range(which[0], which[-1] + 1, step)):
+        return x[(slice(None),) * axis + (slice(which[0], which[-1] + 1, step),)]
+    return x.index_select(axis, torch.tensor(which, device=x.device))
+
+
 def after(here: Tensor, chunk: int) -> Tensor:
     """[points, chunk]: True for the tokens of the chunk that come after the point."""
     return torch.arange(chunk, device=here.device) > here.unsqueeze(-1)

@@ -310,7 +310,7 @@ def _replace_last(captured: Any, carry: Any) -> Any:
 
 
 def _ordered(parts: list[Any], have: list[int], wanted: list[int]) -> Any:
-    fields = [torch.cat(list(column), 1) for column in zip(*parts, strict=True)]
+    fields = list(parts[0]) if len(parts) == 1 else [torch.cat(column, 1) for column in zip(*parts, strict=True)]
     if have != wanted:
         order = torch.tensor([have.index(p) for p in wanted], device=fields[0].device)
         fields = [x.index_select(1, order) for x in fields]
