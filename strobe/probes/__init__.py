@@ -22,6 +22,12 @@ _EXPORTS = {
     "self_reinforcement": "strobe.probes.repetition",
     "structural_repetition": "strobe.probes.repetition",
     "text_repetition": "strobe.probes.repetition",
+    "capacity": "strobe.probes.memory",
+    "compare_mitigations": "strobe.probes.memory",
+    "diagnose": "strobe.probes.memory",
+    "effective_remembrance": "strobe.probes.memory",
+    "memory_curve": "strobe.probes.memory",
+    "position_loss": "strobe.probes.memory",
 }
 __all__ = [*_EXPORTS]
 

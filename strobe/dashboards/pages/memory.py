@@ -34,7 +34,7 @@ st.markdown(
 task = getattr(getattr(loaded.model, "config", None), "task", None)
 tables = loading.card(loaded.source).get("tables", ())
 if task == "segmented_recall" and tables:
-    with st.expander("Collapse, its cause, the causal test, the cure: as measured when this was made", expanded=True):
+    with st.expander("Collapse, its cause, the causal test, the cure: measured as this was made", expanded=True):
         st.markdown(
             "A **synthetic overwrite task**, no language model: every segment of 64 tokens has a map of its own. "
             "`recall-t64` was trained on one segment and never had to forget; `recall-t128`, trained on two, had to. "
@@ -52,8 +52,8 @@ elif task is None:
 analyses = {k: v for k, v in memory_work.ANALYSES.items() if loaded.recurrent or k not in memory_work.RECURRENT_ONLY}
 if not loaded.recurrent:
     st.info(
-        "No block of this model has a recurrent carry, so there is no carry to diagnose; what asks for predictions only "
-        "applies.",
+        "No block of this model has a recurrent carry, so there is no carry to diagnose; what asks for predictions "
+        "only applies.",
         icon=":material/info:",
     )
 words = st.segmented_control(

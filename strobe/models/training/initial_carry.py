@@ -30,7 +30,7 @@ class CarriedStart(nn.Module):
     starts empty. Raises ValueError for an unknown start, or a model without a recurrent layer.
     """
 
-    def __init__(self, model: Any, start: Start, *, scale: float = 1.0, concatenated: int = 12) -> None:
+    def __init__(self, model: Any, start: str, *, scale: float = 1.0, concatenated: int = 12) -> None:
         super().__init__()
         if start not in STARTS:
             raise ValueError(f"the start {start!r} was asked for; there are {', '.join(STARTS)}")
