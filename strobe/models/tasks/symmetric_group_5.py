@@ -25,7 +25,7 @@ _AFTER = np.array([[_NUMBER[tuple(g[i] for i in q)] for q in ELEMENTS] for g in 
 _FIRST = np.array([_NUMBER[g] for g in GENERATORS])
 
 
-def generate(batch: int, rng: np.random.Generator, *, time: int = 12) -> TaskBatch:
+def generate(batch: int, rng: np.random.Generator, *, time: int = 16) -> TaskBatch:
     """Inputs [batch, time] and the number of the product so far at each position."""
     at_least(1, batch=batch, time=time)
     inputs = rng.integers(2, size=(batch, time))
@@ -47,7 +47,7 @@ def solve(inputs: Int64[np.ndarray, "batch time"], **settings: int) -> Int64[np.
     return np.array(targets)
 
 
-def _chance(time: int = 12, **_: int) -> float:
+def _chance(time: int = 16, **_: int) -> float:
     """Of the best constant answer over all positions: the likeliest element, each position's distribution followed."""
     now = np.zeros(len(ELEMENTS))
     now[_FIRST] = 0.5

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-Series = Float64[np.ndarray, "time channels"]
+Series = Float64[np.ndarray, "_ _"]
 
 # Per bin, so that a bin no generated point fell into costs much and not everything.
 _ADDED = 1e-5

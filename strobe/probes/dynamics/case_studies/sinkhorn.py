@@ -32,14 +32,21 @@ def sinkhorn_divergence(
 
 
 def _transport(x: Tensor, y: Tensor, scales: list[float]) -> Tensor:
-    """<a, f> + <b, g> of the entropic problem, potentials by symmetric updates in the log domain."""
-    cost = (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T).clamp_min(0) / 2
+    """<a, f> + <b, g> of the entropic problem, potentials by symmetric updates in the log domain.
+
+    f is differentiated as a function of x and g of y: each with the other would count the plan's gradient twice.
+    """
     with torch.no_grad():
+        cost = _cost(x, y)
         f, g = cost.new_zeros(len(x)), cost.new_zeros(len(y))
         for eps in scales:
             f, g = (f + _softmin(cost, g, eps)) / 2, (g + _softmin(cost.T, f, eps)) / 2
     eps = scales[-1]
-    return _softmin(cost, g, eps).mean() + _softmin(cost.T, f, eps).mean()
+    return _softmin(_cost(x, y.detach()), g, eps).mean() + _softmin(_cost(y, x.detach()), f, eps).mean()
+
+
+def _cost(x: Tensor, y: Tensor) -> Tensor:
+    return (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T).clamp_min(0) / 2
 
 
 def _softmin(cost: Tensor, potential: Tensor, eps: float) -> Tensor:

@@ -32,7 +32,7 @@ _LAYERS: dict[str, dict[str, Any]] = {
 
 def make(
     *,
-    updates: int = 400,
+    updates: int = 500,
     batch: int = 128,
     problems: tuple[str, ...] = ("s3", "s5"),
     length: int = 12,
@@ -67,7 +67,7 @@ def make(
                 progress(i * len(layers) + j + 1, total, f"{problem}, {layer}")
     longest = 4 * length
     for problem in problems:
-        chance = task(problem).chance()
+        chance = task(problem).chance(time=longest)
         curves[f"{problem}, guessing (control)"] = np.array([[1, chance], [longest, chance]])
     return CaseStudy(
         name="words",
