@@ -73,7 +73,7 @@ def page(lines: list[str]) -> str:
     return (
         f"""# The GPU kernels, compiled
 
-What `strobe bench --compile` printed with triton {triton.__version__}. No GPU was needed and nothing here was run on one:
+What `strobe bench --compile` printed with triton {triton.__version__}. It needs no GPU and nothing here ran on one:
 it says that each kernel builds, what it occupies, and that it can be launched, not how fast it is.
 
 Registers are a thread's, of 255. Stack is what a thread keeps in memory because registers ran out, spills the
