@@ -9,7 +9,6 @@ from strobe.dashboards.jobs import Tick
 
 # In a bundled model's folder, beside its autoencoder: the features found with it.
 FEATURES_FILE = "repetition.safetensors"
-ANALYSES = ("text", "structure", "reinforcement", "heads", "attribution", "features", "loop")
 
 
 def repetition_key(what: str, source: loading.Source, settings: dict[str, Any]) -> str:
@@ -24,7 +23,7 @@ def features_file(source: loading.Source) -> Path | None:
 
 
 def analyse(key: str, what: str, name: str, settings: dict[str, Any], tick: Tick) -> Path:
-    """Run the analysis `what` (one of `ANALYSES`) on a copy of the model called `name` and keep it under `key`.
+    """Run the analysis `what` on a copy of the model called `name` and keep it under `key`.
 
     What the features' search has found so far is kept after each candidate, so that a cancelled one has a result.
     """
@@ -34,7 +33,8 @@ def analyse(key: str, what: str, name: str, settings: dict[str, Any], tick: Tick
 
 
 def run(model: Any, what: str, settings: dict[str, Any], tick: Tick, *, keep: Any = None) -> Any:
-    """The result of the analysis `what` with `settings`, its arguments. `keep`: is given partial results."""
+    """The result of the analysis `what` ("text", "structure", "reinforcement", "heads", "attribution", "features" or
+    "loop") with `settings`, its arguments. `keep`: is given partial results."""
     if what == "features":
         from strobe.probes.repetition import find_repetition_features
         from strobe.probes.sae import SparseAutoencoder

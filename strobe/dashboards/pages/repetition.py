@@ -80,7 +80,7 @@ def _settings() -> dict[str, Any]:
         new = st.number_input("New tokens", 8, 1000, 200, key="repeat_new", bind="query-params")
         return {"prompt": subject, "max_new_tokens": int(new)}
     left, right = st.columns(2)
-    count = left.number_input("Candidates", 1, 64, 12, key="repeat_candidates", bind="query-params")
+    count = left.number_input("Candidates", 1, 64, 16, key="repeat_candidates", bind="query-params")
     kinds = ["greedy", "planted"]
     kind = right.segmented_control(
         "Loops", kinds, default="greedy", required=True, key="repeat_loops", bind="query-params",
@@ -116,7 +116,10 @@ def _opened(key: str) -> Result | None:
     try:
         kept = store.reopen(key)
         came_with = work.features_file(loaded.source) if view == "features" and kept is None else None
-        return kept if came_with is None else load_result(came_with)
+        if came_with is None:
+            return kept
+        st.caption("These came with the model, with the settings below; run the search to have your own.")
+        return load_result(came_with)
     except ResultFileError as error:
         st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
         return None

@@ -127,7 +127,7 @@ class RepetitionFeatures(Result):
         from strobe.core import figures
 
         fig = make_subplots(rows=1, cols=3, horizontal_spacing=0.1)
-        names = ["untouched", "without them", "without ordinary ones"]
+        names = ["untouched", "ablated", "ordinary"]
         colors = [figures.CONTROL_COLOR, figures.colors(template)[0], figures.CONTROL_COLOR]
         panels = [
             (scores, f"{name} of loops that go on")
@@ -140,7 +140,7 @@ class RepetitionFeatures(Result):
             )  # fmt: skip
             fig.update_yaxes(title_text=unit, rangemode="tozero", row=1, col=column)
         which = "confirmed features" if self.confirmed.any() else "candidates, none of them confirmed,"
-        subtitle = f"{len(self.deactivated)} {which} ablated; the autoencoder's error is kept"
+        subtitle = f"{len(self.deactivated)} {which} ablated, or as many ordinary ones; the autoencoder's error is kept"
         title = {"text": "Mitigation or damage?", "subtitle": {"text": subtitle}}
         fig.update_layout(title=title, margin={"t": 84})
         return figures.style(fig, template)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from strobe.core import hook_names
+from strobe.models.generation import generate_stream
 from strobe.probes.lens.readout import evaluating
 from strobe.probes.provenance import provenance_of
 from strobe.probes.repetition.cycle import spectral_radius
@@ -47,14 +48,15 @@ def greedy_loop(
         )
     tick = progress or _no_tick
     row = _ids(model, prompt)
-    tick(0, 3, "continuing greedily")
-    whole, margins = _continued(model, row, max_new_tokens, 0.0, seed)
-    tick(1, 3, "continuing by sampling, as control")
-    sampled, _ = _continued(model, row, max_new_tokens, 1.0, seed)
+    steps = 2 * max_new_tokens + 1
+    whole, margins = _continued(model, row, max_new_tokens, 0.0, seed, lambda i: tick(i, steps, "continuing greedily"))
+    sampled, _ = _continued(
+        model, row, max_new_tokens, 1.0, seed, lambda i: tick(max_new_tokens + i, steps, "sampling, as control")
+    )
     found = tail_loop(whole[0, row.shape[1] :].tolist(), min_copies=min_copies)
     period, onset = (found.period, found.onset) if found is not None else (0, -1)
     layers = [int(n.split(".")[1]) for n, m in model.mixers.items() if n.endswith(".mixer") and len(m.Memory._fields)]
-    tick(2, 3, "following the carry")
+    tick(steps - 1, steps, "following the carry")
     radii, notes = np.full(len(layers), np.nan), _notes(model, layers)
     distance, control = (np.full((len(layers), max_new_tokens), np.nan) for _ in range(2))
     for i, layer in enumerate(layers if period else []):
@@ -82,10 +84,18 @@ def greedy_loop(
     )
 
 
-def _continued(model: Any, row: Tensor, n: int, temperature: float, seed: int) -> tuple[Tensor, np.ndarray]:
+def _continued(
+    model: Any, row: Tensor, n: int, temperature: float, seed: int, tick: Callable[[int], None]
+) -> tuple[Tensor, np.ndarray]:
     """(prompt and `n` new tokens [1, time], by how many nats each new token's logit was ahead of the next one's)."""
+    new = []
     with evaluating(model):
-        whole = model.generate(row, n, temperature=temperature, seed=seed, stop_at_eos=False)
+        for i, token in enumerate(
+            generate_stream(model, row, n, temperature=temperature, seed=seed, stop_at_eos=False)
+        ):
+            tick(i)
+            new.append(token)
+        whole = torch.cat([row, torch.stack(new, 1).to(row)], 1)
         with torch.no_grad():
             logits = model.forward(whole[:, :-1])[0, row.shape[1] - 1 :]
     best = logits.float().topk(2, -1).values

@@ -41,7 +41,7 @@ class SelfReinforcement(Result):
 
         from strobe.core import figures
 
-        fig = make_subplots(rows=1, cols=3, subplot_titles=[title for _, title, _ in _PANELS], horizontal_spacing=0.08)
+        fig = make_subplots(rows=1, cols=3, subplot_titles=[title for _, title, _ in _PANELS], horizontal_spacing=0.1)
         copies = np.arange(1, self.tp.shape[1] + 1)
         for column, (name, _, unit) in enumerate(_PANELS, 1):
             for i, run in enumerate(self.runs):
@@ -62,7 +62,7 @@ class SelfReinforcement(Result):
         subtitle = f"{self.n_sentences} sentences, {self.n_tokens} tokens; grey: controls{beyond}"
         fig.update_layout(
             title={"text": "Self-reinforcement of a repeated sentence", "subtitle": {"text": subtitle}},
-            margin={"t": 110}, legend={"orientation": "h", "x": 0, "y": -0.25},
+            margin={"t": 110}, legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.22, "yanchor": "top"},
         )  # fmt: skip
         return figures.style(fig, template)
 

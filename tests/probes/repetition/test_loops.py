@@ -88,15 +88,16 @@ def test_wkv_forgets_around_a_loop_by_its_decay():
 def test_a_loop_is_found_with_its_period_and_the_carry_comes_back(monkeypatch, tmp_path):
     model = small("gru", "mamba2", "attention")
     turn = [4, 9, 2]
-    real = model.generate
+    real = module.generate_stream
 
-    def into_a_loop(row, n, *, temperature, **kwargs):
+    def into_a_loop(model, row, n, *, temperature, **kwargs):
         if temperature:
-            return real(row, n, temperature=temperature, **kwargs)
-        new = [5, 6, 8, 1, *(turn[i % 3] for i in range(n - 4))]
-        return torch.cat([row, torch.tensor([new])], 1)
+            yield from real(model, row, n, temperature=temperature, **kwargs)
+            return
+        for token in [5, 6, 8, 1, *(turn[i % 3] for i in range(n - 4))]:
+            yield torch.tensor([token])
 
-    monkeypatch.setattr(model, "generate", into_a_loop)
+    monkeypatch.setattr(module, "generate_stream", into_a_loop)
     result = greedy_loop(model, [3, 1, 7], max_new_tokens=61)
     assert (result.period, result.onset, result.unit) == (3, 4, "[4][9][2]")
     assert "period 3 from new token 4" in result.verdict and "19 whole copies" in result.verdict
@@ -124,8 +125,8 @@ def test_a_loop_is_found_with_its_period_and_the_carry_comes_back(monkeypatch, t
 
 def test_no_loop_is_an_answer(monkeypatch):
     model = small("gru")
-    new = torch.tensor([[(i * i + i // 3) % 19 for i in range(40)]])
-    monkeypatch.setattr(model, "generate", lambda row, n, **kwargs: torch.cat([row, new], 1))
+    new = [torch.tensor([(i * i + i // 3) % 19]) for i in range(40)]
+    monkeypatch.setattr(module, "generate_stream", lambda *args, **kwargs: iter(new))
     result = greedy_loop(model, [3, 1], max_new_tokens=40)
     assert (result.period, result.onset, result.verdict) == (0, -1, "no loop in 40 tokens")
     assert np.isnan(result.return_distance).all() and np.isnan(result.spectral_radius).all()
