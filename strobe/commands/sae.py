@@ -23,6 +23,7 @@ _SETTINGS = {
     "atoms": "atoms",
     "vectors": "tokens",
     "batch": "batch",
+    "buffer": "buffer",
     "learning_rate": "learning_rate",
     "seed": "seed",
 }
@@ -56,6 +57,9 @@ def arguments(parser: ArgumentParser) -> None:
     training.add_argument("--atoms", choices=("vector", "rank1"), default="vector", help="rank1: of a matrix state")
     training.add_argument("--vectors", type=options.positive, default=1_500_000, help="seen (default: %(default)s)")
     training.add_argument("--batch", type=options.positive, default=1024, help="a step (default: %(default)s)")
+    training.add_argument(
+        "--buffer", type=options.positive, default=32_768, help="vectors held and shuffled (default: %(default)s)"
+    )
     training.add_argument("--learning-rate", type=float, default=2e-3, help="(default: %(default)s)")
     training.add_argument(
         "--dtype",

@@ -1,5 +1,6 @@
 """The long work of the features page: an autoencoder trained, its atlas, and what a feature does; all of it kept."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,13 +81,13 @@ def atlas_key(source: loading.Source, sae_hash: str, n_tokens: int) -> str:
     return store.key_of("atlas", model=source.name, stamp=source.stamp, sae=sae_hash, n_tokens=n_tokens)
 
 
-def make_atlas(key: str, name: str, folder: Path, n_tokens: int, tick: Tick) -> Path:
+def make_atlas(key: str, name: str, folder: str | Path, n_tokens: int, tick: Tick) -> Path:
     """Read held-out text with the autoencoder in `folder` and keep its atlas under `key`."""
     from strobe.probes.sae import feature_atlas
 
     tick(0, 1, "loading the model")
     loaded = loading.load(loading.find(name))
-    sae = open_sae(loaded, SaeFile("", folder))
+    sae = open_sae(loaded, SaeFile("", Path(folder)))
     return store.keep(key, feature_atlas(loaded.model, sae, python_text(loaded), n_tokens=n_tokens, on_progress=tick))
 
 
@@ -95,13 +96,13 @@ def play_key(source: loading.Source, subject: Any, sae_hash: str, settings: dict
     return store.key_of("feature", model=source.name, stamp=source.stamp, subject=subject, sae=sae_hash, **settings)
 
 
-def play(key: str, name: str, folder: Path, subject: Any, settings: dict[str, Any], tick: Tick) -> Path:
+def play(key: str, name: str, folder: str | Path, subject: Any, settings: dict[str, Any], tick: Tick) -> Path:
     """Continue `subject` as `settings` say, with a feature turned up, ablated, and a control turned up instead."""
     from strobe.probes.sae import feature_play
 
     tick(0, 1, "loading the model")
     loaded = loading.load(loading.find(name))
-    sae = open_sae(loaded, SaeFile("", folder))
+    sae = open_sae(loaded, SaeFile("", Path(folder)))
     return store.keep(
         key,
         feature_play(
@@ -116,3 +117,24 @@ def play(key: str, name: str, folder: Path, subject: Any, settings: dict[str, An
             progress=tick,
         ),
     )
+
+
+def stamp_of(folder: str) -> float:
+    """What changes when the autoencoder in `folder` does; 0 where there is none."""
+    file = Path(folder) / "sae_weights.safetensors"
+    return file.stat().st_mtime if file.is_file() else 0.0
+
+
+def judged(folder: str) -> str:
+    """What its card says of an autoencoder on held-out text, in words."""
+    file = Path(folder) / "card.json"
+    if not file.is_file():
+        return "no card: how well it reconstructs is not known"
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))["tables"][0]
+        by_name = {row[0]: dict(zip(table["columns"], row, strict=True)) for row in table["rows"]}
+        ours, pca = (by_name[name]["explained_variance"] for name in ("autoencoder", "PCA"))
+        kept = by_name["autoencoder"]["recovered_against_zero"]
+    except (json.JSONDecodeError, KeyError, IndexError, UnicodeDecodeError):
+        return "its card cannot be read"
+    return f"explains {ours:.1%} of the variance (PCA {pca:.1%}), recovers {kept:.1%} of the cross-entropy"

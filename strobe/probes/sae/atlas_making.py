@@ -137,7 +137,7 @@ def _logit_effects(model: Any, sae: SparseAutoencoder, rows: Tensor) -> tuple[np
     top = min(_TOP, read.d_vocab)
     ids, effects = [], []
     for part in sae.decoder.to(read.dtype).split(64):
-        _, moved = torch.func.jvp(lambda h: read(h), (mean.expand_as(part).contiguous(),), (part,))
+        moved = torch.autograd.functional.jvp(read, mean.expand_as(part).contiguous(), part)[1]
         moved = moved - moved.mean(-1, keepdim=True)
         high, low = moved.topk(top, dim=-1), moved.topk(top, dim=-1, largest=False)
         ids.append(torch.stack([high.indices, low.indices], 1))
@@ -205,7 +205,7 @@ def _by_token(
     n_features = int(active.feature.max()) + 1
     token = rows[active.row, active.position]
     every = token.astype(np.int64) * n_features + active.feature
-    pairs = np.unique(every)
+    pairs = np.asarray(np.unique(every))
     inverse = np.searchsorted(pairs, every)
     means = np.bincount(inverse, active.value) / seen[pairs // n_features]
     features, best = np.full((len(ids), _FOUND), -1, np.int32), np.zeros((len(ids), _FOUND), np.float32)

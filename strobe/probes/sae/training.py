@@ -103,7 +103,10 @@ def _finished(fit: DictionaryFit, model: Any, site: Site) -> SparseAutoencoder:
     }
     weights = fit.weights()
     return SparseAutoencoder(
-        **{n: weights[n] for n in ("W_enc", "b_enc", "W_dec", "b_dec")},
+        W_enc=weights["W_enc"],
+        b_enc=weights["b_enc"],
+        W_dec=weights["W_dec"],
+        b_dec=weights["b_dec"],
         threshold=weights.get("threshold"),
         kind=config.kind,
         k=config.k if config.kind in ("topk", "batchtopk") else None,
@@ -139,8 +142,8 @@ def _pca_unexplained(stream: ActivationStream, config: SaeConfig) -> float:
     judged = stream(0)
     mean = fitted.mean(0)
     kept = min(config.k, *fitted.shape)
-    _, _, components = torch.svd_lowrank(fitted - mean, q=kept, niter=4)
-    centred = judged - mean
+    _, vectors = torch.linalg.eigh((fitted - mean).T @ (fitted - mean))
+    components, centred = vectors[:, -kept:], judged - mean
     left = centred - centred @ components @ components.T
     return float(left.square().sum() / (judged - judged.mean(0)).square().sum())
 
