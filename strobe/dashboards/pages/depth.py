@@ -77,7 +77,7 @@ with shared:
             icon=":material/info:",
         )
     else:
-        steps = st.number_input("Training steps", 10, 2000, 150, 10, key="depth_steps", bind="query-params")
+        steps = st.number_input("Training steps", 10, 2000, 100, 10, key="depth_steps", bind="query-params")
         settings["steps"] = min(max(int(steps), 10), 2000)
 key = work.key_of(loaded.source, settings)
 

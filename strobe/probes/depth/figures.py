@@ -6,6 +6,7 @@ import numpy as np
 
 from strobe.core import figures
 from strobe.probes.depth.phases import shuffled_shares
+from strobe.probes.geometry.figures import LEGEND_BELOW
 
 if TYPE_CHECKING:
     import plotly.graph_objects
@@ -32,8 +33,8 @@ def motion(r: "DepthDynamics", template: str) -> "plotly.graph_objects.Figure":
             "text": "How tokens move through depth",
             "subtitle": {"text": f"mean and quartiles of {r.n_tokens} tokens; position 0 is left out"},
         },
-        margin={"t": 120},
-        legend={"orientation": "h", "y": -0.2},
+        margin={"t": 120, "b": 110},
+        legend=LEGEND_BELOW,
     )
     return figures.style(fig, template)
 
@@ -94,8 +95,8 @@ def updates(r: "DepthDynamics", template: str) -> "plotly.graph_objects.Figure":
     fig.update_yaxes(title_text="mean cosine of two tokens' updates", row=1, col=2)
     fig.update_layout(
         title={"text": "What each block writes", "subtitle": {"text": f"updates of {r.n_tokens} tokens"}},
-        margin={"t": 120},
-        legend={"orientation": "h", "y": -0.2},
+        margin={"t": 120, "b": 110},
+        legend=LEGEND_BELOW,
     )
     return figures.style(fig, template)
 
@@ -155,7 +156,7 @@ def explained(r: "DepthDynamics", of: "Of", template: str) -> "plotly.graph_obje
             "text": f"What k phases of depth explain of the similarity by {of}",
             "subtitle": {"text": f"exact division of {n} blocks; with few blocks, random orders do well too"},
         },
-        margin={"t": 100},
-        legend={"orientation": "h", "y": -0.2},
+        margin={"t": 100, "b": 110},
+        legend=LEGEND_BELOW,
     )
     return figures.style(fig, template)

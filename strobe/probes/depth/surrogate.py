@@ -71,7 +71,7 @@ def block_recurrence(
     own = [phases(similarity, count, kinds(model)).assignment(n) for count in k]
     drawn = [_shuffled(a, kinds(model), seed) for a in own]
     total = steps * sum(1 + (d is not None) for d in drawn)
-    done = 0
+    done, result = 0, None
     with evaluating(model):
         for assignment, other in zip(own, drawn, strict=True):
             fits: list[_Fit | None] = []
@@ -91,6 +91,7 @@ def block_recurrence(
             result = _result(found, n, steps, provenance_of(model, seed=seed, settings=settings, control=_CONTROL))
             if partial is not None:
                 partial(result)
+    assert result is not None
     return result
 
 
@@ -146,14 +147,14 @@ def _fitted(
 
 def _path(student: Any, rows: Tensor, teacher: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
     """(logits, states after each block); where `teacher` is given, each block starts from the teacher's state."""
-    n, after = student.cfg.n_layers, {}
+    n, after = student.cfg.n_layers, dict[int, Tensor]()
 
     def keep(layer: int) -> Any:
         return lambda x, hook: after.__setitem__(layer, x)
 
     hooks = [(hook_names.resid_post(i), keep(i)) for i in range(n)]
-    if teacher is not None:
-        hooks += [(hook_names.resid_pre(i), lambda x, hook, i=i: teacher[i].to(x)) for i in range(1, n)]
+    forced = [] if teacher is None else list(enumerate(teacher))[1:n]
+    hooks += [(hook_names.resid_pre(i), lambda x, hook, h=h: h.to(x)) for i, h in forced]
     logits = student.run_with_hooks(rows.to(next(student.parameters()).device), fwd_hooks=hooks, check=False)
     return logits, [after[i] for i in range(n)]
 

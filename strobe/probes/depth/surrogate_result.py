@@ -1,7 +1,7 @@
 """`BlockRecurrence`: what is lost when a model's blocks share k sets of weights, beside blocks shared at random."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -36,6 +36,7 @@ class BlockRecurrence(Result):
         from plotly.subplots import make_subplots
 
         from strobe.core import figures
+        from strobe.probes.geometry.figures import LEGEND_BELOW
 
         fig = make_subplots(rows=1, cols=2, horizontal_spacing=0.12)
         palette = figures.colors(template)
@@ -55,9 +56,8 @@ class BlockRecurrence(Result):
                         marker={"symbol": "x" if kind else figures.SYMBOLS[i % len(figures.SYMBOLS)]},
                         row=1, col=column,
                     )  # fmt: skip
-        fig.add_hline(
-            y=1, line={"dash": "dashdot", "width": 1}, annotation_text="each depth's mean state", row=1, col=1
-        )
+        panel: dict[str, Any] = {"row": 1, "col": 1}
+        fig.add_hline(y=1, line={"dash": "dashdot", "width": 1}, annotation_text="each depth's mean state", **panel)
         fig.update_xaxes(title_text="training steps")
         fig.update_yaxes(title_text="residual stream missed (share of scatter)", rangemode="tozero", row=1, col=1)
         fig.update_yaxes(title_text="KL(model ‖ surrogate) (nats per token)", rangemode="tozero", row=1, col=2)
@@ -66,8 +66,8 @@ class BlockRecurrence(Result):
                 "text": f"k shared blocks in the place of {self.block_loss.shape[2]}",
                 "subtitle": {"text": "on held-out text, running on its own states; grey: shared at random"},
             },
-            margin={"t": 100},
-            legend={"orientation": "h", "y": -0.2},
+            margin={"t": 100, "b": 110},
+            legend=LEGEND_BELOW,
         )
         return figures.style(fig, template)
 
@@ -76,6 +76,7 @@ class BlockRecurrence(Result):
         import plotly.graph_objects as go
 
         from strobe.core import figures
+        from strobe.probes.geometry.figures import LEGEND_BELOW
 
         fig, palette = go.Figure(), figures.colors(template)
         blocks = np.arange(self.block_loss.shape[2])
@@ -93,7 +94,7 @@ class BlockRecurrence(Result):
         fig.update_xaxes(title_text="after block (from 0)", dtick=max(1, len(blocks) // 16))
         fig.update_yaxes(title_text="residual stream missed (share of scatter)", rangemode="tozero")
         fig.update_layout(
-            title_text="Where shared blocks lose the model's path", legend={"orientation": "h", "y": -0.2}
+            title_text="Where shared blocks lose the model's path", margin={"b": 110}, legend=LEGEND_BELOW
         )
         return figures.style(fig, template)
 

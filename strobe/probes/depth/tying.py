@@ -4,7 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def kinds(model: Any) -> tuple[int, ...]:
@@ -23,7 +23,7 @@ def kinds(model: Any) -> tuple[int, ...]:
     return tuple(labels)
 
 
-def tied_copy(model: Any, assignment: Sequence[int]) -> tuple[Any, list[nn.Parameter]]:
+def tied_copy(model: Any, assignment: Sequence[int]) -> tuple[Any, list[Tensor]]:
     """(a copy of `model` in which block i has the weights of group ``assignment[i]``, the shared parameters).
 
     A group starts as the block in its middle. Only shared parameters are to be trained; `model` is left as it is.
@@ -33,7 +33,7 @@ def tied_copy(model: Any, assignment: Sequence[int]) -> tuple[Any, list[nn.Param
     if len(assignment) != n:
         raise ValueError(f"an assignment of {len(assignment)} blocks was given; {model.model_name} has {n}")
     copied = copy.deepcopy(model).requires_grad_(False)
-    shared: list[nn.Parameter] = []
+    shared: list[Tensor] = []
     for group in sorted(set(assignment)):
         members = [i for i in range(n) if assignment[i] == group]
         if len({of[i] for i in members}) > 1:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from strobe.probes.geometry.result import LayerGeometry
 
+# Under the axis title, from the left: the legends here are too long for the right.
+LEGEND_BELOW = {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.22, "yanchor": "top"}
+
 _TITLES = {
     "cosine": "Cosine of what the block did and what a tokenwise map predicts",
     "angle": "Angle between what the block did and what a tokenwise map predicts",
@@ -41,6 +44,8 @@ def pair(r: "LayerGeometry", measure: str, template: str) -> "plotly.graph_objec
                 _line(fig, r, values[:, m], name, m, column, template)
         fig.update_yaxes(title_text=f"{measure.replace('_', ' of ')} ({MEASURES[measure][2]})", row=1, col=column)
         _layer_axis(fig, r, row=1, col=column)
+    # Side by side means on one scale.
+    fig.update_yaxes(matches="y")
     note = "identity has no update, so it is not on the right; " if "identity" in r.maps else ""
     fig.update_layout(
         title={
@@ -50,8 +55,8 @@ def pair(r: "LayerGeometry", measure: str, template: str) -> "plotly.graph_objec
                 "NaN is not drawn"
             },
         },
-        margin={"t": 120},
-        legend={"orientation": "h", "y": -0.2},
+        margin={"t": 120, "b": 110},
+        legend=LEGEND_BELOW,
     )
     return figures.style(fig, template)
 
@@ -112,8 +117,8 @@ def correlations(r: "LayerGeometry", name: str | None, template: str) -> "plotly
                 "text": f"{r.token_ids.size} tokens, one replaced at a time; 95 % interval by bootstrap over sequences"
             },
         },
-        margin={"t": 100},
-        legend={"orientation": "h", "y": -0.2},
+        margin={"t": 100, "b": 110},
+        legend=LEGEND_BELOW,
     )
     return figures.style(fig, template)
 
@@ -147,8 +152,8 @@ def scatter(r: "LayerGeometry", layer: int, name: str | None, template: str) -> 
                 f"the norm {rho[3]:.2f}" + (f"; {zero} tokens of KL 0 are not on the log axis" if zero else "")
             },
         },
-        margin={"t": 100},
-        legend={"orientation": "h", "y": -0.2},
+        margin={"t": 100, "b": 110},
+        legend=LEGEND_BELOW,
     )
     return figures.style(fig, template)
 

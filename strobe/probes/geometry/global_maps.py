@@ -66,9 +66,10 @@ def mlp(x: Float[Tensor, "bank d_model"], y: Float[Tensor, "bank d_model"], held
     given, wanted = ((x - shift) / scale).float(), ((y - x) / size).float()
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
-        net = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.Linear(d, d)).to(given)
-        # Starts as the zero update, so that stopping at once says "nothing to learn" and not noise.
-        nn.init.zeros_(net[2].weight)
+        last = nn.Linear(d, d)
+        # Starts as a constant update, so that stopping at once says "nothing to learn" and not noise.
+        nn.init.zeros_(last.weight)
+        net = nn.Sequential(nn.Linear(d, d), nn.GELU(), last).to(given)
         _fit(net, given, wanted, held, torch.Generator().manual_seed(seed))
     return lambda q: net(((q - shift) / scale).float()).detach().to(q) * size
 

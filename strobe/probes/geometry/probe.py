@@ -78,7 +78,7 @@ def layer_geometry(
     given = library_sequences(model, n_rows, context, seed) if tokens is None else sequences_of(model, tokens, context)
     fit, judge = given.split(-(-n_judged // min(_PER_ROW, given.rows.shape[1] - 1)))
     source = _Source(model, fit, judge, n_bank, n_judged, seed)
-    found = _Found(maps, judge, source)
+    found, result = _Found(maps, judge, source), None
     with evaluating(model):
         for number, (layer, bank, judged) in enumerate(source.blocks(wanted)):
             say = _ticker(progress, number, len(wanted), layer)
@@ -94,6 +94,7 @@ def layer_geometry(
             result = found.result(model, provenance_of(model, seed=seed, settings=settings, control=_CONTROL))
             if partial is not None:
                 partial(result)
+    assert result is not None
     return result
 
 

@@ -1,0 +1,118 @@
+"""Oracle: what a user would see, read from the app run headless, against the probe called by hand."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from strobe.dashboards import depth_work, loading, store
+from strobe.dashboards.jobs import Cancelled, runner
+from strobe.probes.depth import BlockRecurrence, depth_dynamics
+
+ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
+TEXT = "def area(r):\n    return r * 2"
+
+
+@pytest.fixture(scope="module")
+def alike(tiny, tmp_path_factory):
+    """Three blocks of one kind, which can share."""
+    from strobe.models import HookedLM, ModelConfig, save_checkpoint
+    from strobe.models.corpus import load_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "alike"
+    options = {"attention": {"n_heads": 2}}
+    config = ModelConfig(d_model=16, d_vocab=270, layers=["attention"] * 3, mixer_options=options, mlp="none")
+    save_checkpoint(HookedLM(config, tokenizer=load_tokenizer(tiny / "tokenizer.json"), name="alike"), folder)
+    return folder
+
+
+def app(**query) -> AppTest:
+    at = AppTest.from_file(str(ENTRY), default_timeout=120)
+    for name, value in query.items():
+        at.query_params[name] = str(value)
+    return at.run().switch_page("../pages/depth.py").run()
+
+
+def charts(at: AppTest) -> list[dict]:
+    return [json.loads(c.proto.spec) for c in at.get("plotly_chart")]
+
+
+def words(at: AppTest) -> str:
+    return "\n".join(str(e.value) for kind in ("markdown", "caption", "error", "info", "warning") for e in at.get(kind))
+
+
+def test_the_text_of_the_page_moves_through_depth(tiny):
+    at = app(model=tiny, text=TEXT, depth_by="update", depth_k=3)
+    assert not at.exception
+    shown = charts(at)
+    loaded = loading.load(loading.find(str(tiny)))
+    ids = loaded.model.tokenize(TEXT)[0].tolist()
+    expected = depth_dynamics(loaded.model, ids)
+    assert f"{len(ids[0]) - 1} tokens" in shown[0]["layout"]["title"]["subtitle"]["text"]
+    own = next(trace for trace in shown[0]["data"] if trace["name"] == "the token's own")["y"]
+    np.testing.assert_allclose(_numbers(own), expected.convergence.mean(1), rtol=1e-4)
+    assert shown[2]["layout"]["title"]["text"] == "Similarity of the blocks by update"
+    assert "best 3 contiguous phases" in shown[2]["layout"]["title"]["subtitle"]["text"]
+    assert "Nothing can be shared" in words(at)
+    assert "another token in the place" in words(at)
+
+
+def _numbers(values):
+    import base64
+
+    if isinstance(values, dict):
+        return np.frombuffer(base64.b64decode(values["bdata"]), dtype=values["dtype"])
+    return np.array(values, dtype=float)
+
+
+def test_what_does_not_exist_is_put_right_and_said(tiny):
+    at = app(model=tiny, text=TEXT, depth_k=40)
+    assert not at.exception and "showing 3" in words(at)
+    assert "rows need 2 tokens or more" in words(app(model=tiny, text="="))
+
+
+def test_shared_blocks_are_fitted_kept_and_shown_again(alike):
+    view = {"model": alike, "text": TEXT, "depth_steps": 10}
+    at = app(**view)
+    assert not at.exception
+    at.button(key="depth-run").click().run()
+    key = depth_work.key_of(loading.find(str(alike)), {"k": [1, 2], "steps": 10})
+    for _ in range(1800):
+        if runner().get(key).finished:
+            break
+        time.sleep(0.1)
+    assert runner().get(key).state == "done", runner().get(key).error
+    result = store.reopen(key)
+    assert isinstance(result, BlockRecurrence) and result.k == (1, 2) and result.steps[-1] == 10
+    runner().dismiss(key)
+    other = app(**view)
+    assert not other.exception
+    assert [c["layout"]["title"]["text"] for c in charts(other)][-2:] == [
+        "k shared blocks in the place of 3",
+        "Where shared blocks lose the model's path",
+    ]
+    assert "drawn at random instead of following each other" in words(other)
+
+
+def test_a_cancelled_fit_keeps_the_surrogates_it_finished(alike):
+    def stop(done, total, what):
+        if what.startswith("2 shared"):
+            raise Cancelled
+
+    settings = {"k": [1, 2], "steps": 10}
+    source = loading.find(str(alike))
+    key = depth_work.key_of(source, settings)
+    depth_work.run(key, source.name, settings, stop)
+    assert store.reopen(key).k == (1,)
+    at = app(model=alike, text=TEXT, depth_steps=10)
+    assert not at.exception and "only k = 1 is here" in words(at)
+
+
+def test_counts_are_those_that_say_something():
+    assert depth_work.counts((0, 0, 0, 0)) == [1, 2, 3]
+    assert depth_work.counts((0, 1, 0, 0)) == [3]
+    assert depth_work.counts((0, 1, 2)) == [] and depth_work.counts((0,)) == []
+    assert depth_work.counts((0,) * 48) == [1, 2, 3]
