@@ -9,6 +9,8 @@ from strobe.dashboards.jobs import Tick
 
 # Pairs that a vector is fitted on here: enough for a steady mean, quick enough to wait for.
 _PAIRS = 60
+# What runs have written so far, by job: gone when the job ends.
+_WRITTEN: dict[str, list[list[str]]] = {}
 POINTS = {"residual stream": "resid_post", "state": "carry"}
 
 
@@ -78,14 +80,23 @@ def steer_text(
     contrast = contrast_set(settings["contrast"], n_pairs=_PAIRS, n_questions=1)
     point = POINTS[settings["at"]]
     vector = contrast_vector(model, contrast.pairs, point=point, layers=[layer], progress=tick)
-    result = steered_text(
-        model,
-        subject,
-        vector,
-        settings["multiplier"],
-        where=Where("from", start=-2 if point == "carry" else -1),
-        max_new_tokens=settings["new"],
-        temperature=settings["temperature"],
-        progress=tick,
-    )
+    try:
+        result = steered_text(
+            model,
+            subject,
+            vector,
+            settings["multiplier"],
+            where=Where("from", start=-2 if point == "carry" else -1),
+            max_new_tokens=settings["new"],
+            temperature=settings["temperature"],
+            progress=tick,
+            written=lambda texts: _WRITTEN.update({key: texts}),
+        )
+    finally:
+        _WRITTEN.pop(key, None)
     return store.keep(key, result)
+
+
+def written(key: str) -> list[list[str]]:
+    """What each run of the job `key` has written so far, by token; nothing before it begins and after it ends."""
+    return _WRITTEN.get(key, [])

@@ -40,7 +40,7 @@ def problems(tmp_path) -> Path:
         "train": {"Alice": told(0, 36, "A")},
         "test": {"Alice": told(40, 33, "A"), "Bob": told(40, 33, "B")},
     }
-    file.write_text(json.dumps({"answers": [" yes", " no"], **parts}))
+    file.write_text(json.dumps({"answers": ["yes", "no"], **parts}))
     return file
 
 

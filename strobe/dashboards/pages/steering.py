@@ -95,11 +95,25 @@ st.button(
     on_click=_start,
     disabled=job is not None and not job.finished,
 )
-if job_panel(key) or result is None:
+names = ("Unsteered", "Steered", "Random direction of the same norm")
+
+
+@st.fragment(run_every=0.5)
+def _written() -> None:
+    texts = steering_work.written(key)
+    for column, name, said in zip(st.columns(3) if texts else (), names, texts, strict=False):
+        with column, st.container(border=True, height="stretch"):
+            st.caption(name)
+            st.html(continuation_html(said, texts[0]))
+
+
+if job_panel(key):
+    _written()
+    st.stop()
+if result is None:
     st.stop()
 
 st.markdown("**Continuations**, drawn with the same noise; what differs from the unsteered run is marked.")
-names = ("Unsteered", "Steered", "Random direction of the same norm")
 for column, name, words, surprise in zip(st.columns(3), names, result.continuations, result.surprise, strict=False):
     with column, st.container(border=True, height="stretch"):
         st.caption(f"{name} · {float(surprise[: len(words)].mean()):.2f} nats per token to the unsteered model")

@@ -54,20 +54,22 @@ def read_features(
 
 
 def read_output(model: Any, problems: Sequence[Problem], answers: tuple[Prompt, Prompt]) -> Float[np.ndarray, " items"]:
-    """The log odds of "yes" against "no" that the model gives after each prompt, at the first token of the answers.
+    """The log odds (nats) of "yes" against "no" that the model gives after each prompt, at the first token in which the
+    two answers differ, after what they have in common.
 
-    Raises ValueError where the answers begin with the same token.
+    Raises ValueError where one answer is the beginning of the other.
     """
-    rows = [token_row(model, problem.prompt) for problem in problems]
-    device, odds = next(model.parameters()).device, []
-    for row, problem in zip(rows, problems, strict=True):
-        yes, no = (int(_answered(model, problem.prompt, answer)[len(row)]) for answer in answers)
-        if yes == no:
+    device, rows, odds = next(model.parameters()).device, [], []
+    for problem in problems:
+        yes, no = (_answered(model, problem.prompt, answer).tolist() for answer in answers)
+        same = next((i for i, (a, b) in enumerate(zip(yes, no, strict=False)) if a != b), None)
+        if same is None:
             raise ValueError(
-                f"the answers {answers[0]!r} and {answers[1]!r} begin with the same token after {problem.prompt!r}; "
-                "give answers that differ at once"
+                f"of the answers {answers[0]!r} and {answers[1]!r} one is the beginning of the other after "
+                f"{problem.prompt!r}; give answers that part"
             )
-        odds.append((yes, no))
+        rows.append(torch.tensor(yes[:same]))
+        odds.append((yes[same], no[same]))
     found = np.empty(len(rows))
     for first in range(0, len(rows), _BATCH):
         here = range(first, min(first + _BATCH, len(rows)))

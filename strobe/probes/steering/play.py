@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from strobe.core.result import Result
+from strobe.models.generation import generate_stream
 from strobe.probes.provenance import provenance_of
 from strobe.probes.steering.apply import Steering, Where
 from strobe.probes.steering.contrast import token_row
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects
 
 Tick = Callable[[int, int, str], None]
+Written = Callable[[list[list[str]]], None]
 
 
 @dataclass(frozen=True)
@@ -106,28 +108,40 @@ def steered_text(
     n_random: int = 2,
     seed: int = 0,
     progress: Tick | None = None,
+    written: Written | None = None,
 ) -> SteeredText:
     """Continue `prompt` unsteered, steered, and by `n_random` random directions of equal norm, all with one seed.
 
-    `where`: None for the last prompt token and all that follows. Raises ValueError as `Steering` does, and for fewer
-    than one random direction or new token.
+    The runs go on side by side, a token each in turn: `written` is given what every one of them has so far, as the text
+    of each new token. `where`: None for the last prompt token and all that follows. Raises ValueError as `Steering`
+    does, and for fewer than one random direction or new token.
     """
     if n_random < 1 or max_new_tokens < 1:
         raise ValueError(f"{n_random} random directions and {max_new_tokens} new tokens: give one of each at least")
     given = [vectors] if isinstance(vectors, SteeringVector) else list(vectors)
     chosen = where if where is not None else Where("from", start=-1)
     drawn = [[v.random(seed * 1000 + i) for v in given] for i in range(1, n_random + 1)]
-    runs: list[Any] = [model]
-    runs += [Steering(model, some, multiplier, layers=layers, where=chosen) for some in (given, *drawn)]
+    runs = [Steering(model, some, multiplier, layers=layers, where=chosen) for some in (given, *drawn)]
     row = token_row(model, prompt)
     tokens = row[None].to(next(model.parameters()).device)
-    continuations, surprise = [], np.full((len(runs), max_new_tokens), np.nan)
-    for i, run in enumerate(runs):
+    drawing = {"temperature": temperature, "seed": seed}
+    streams = [generate_stream(model, tokens, max_new_tokens, **drawing)]
+    streams += [run.generate_stream(tokens, max_new_tokens, **drawing) for run in runs]
+    drawn_ids: list[list[Tensor]] = [[] for _ in streams]
+    continuations: list[list[str]] = [[] for _ in streams]
+    for i in range(max_new_tokens):
         if progress is not None:
-            progress(i, len(runs), "continuing")
-        new = run.generate(tokens, max_new_tokens, temperature=temperature, seed=seed)[0, len(row) :]
-        continuations.append(_words(model, new))
-        surprise[i, : len(new)] = _surprise(model, row, new)
+            progress(i, max_new_tokens, "continuing side by side")
+        for ids, words, stream in zip(drawn_ids, continuations, streams, strict=True):
+            # A run that has drawn the end of text draws no more.
+            if (new := next(stream, None)) is not None:
+                ids.append(new)
+                words += _words(model, new)
+        if written is not None:
+            written([list(words) for words in continuations])
+    surprise = np.full((len(streams), max_new_tokens), np.nan)
+    for i, ids in enumerate(drawn_ids):
+        surprise[i, : len(ids)] = _surprise(model, row, torch.cat(ids))
     used = [v if layers is None else v.only([layers] if isinstance(layers, int) else layers) for v in given]
     places = ", ".join(f"{v.operation} at {v.point} of layers {', '.join(map(str, v.layers))}" for v in used)
     settings = {

@@ -172,6 +172,10 @@ def test_what_is_read_is_what_each_prompt_alone_has(any_model, point):
         logits = any_model(torch.tensor([problem.prompt]))[0, -1].detach()
         odds = read_output(any_model, own, ANSWERS)[i]
         assert odds == pytest.approx(float(logits[YES_TOKEN] - logits[NO_TOKEN]), abs=1e-5)
+        # Answers that begin alike are told apart after what they share.
+        logits = any_model(torch.tensor([(*problem.prompt, 8, 8)]))[0, -1].detach()
+        odds = read_output(any_model, own, ((8, 8, 9), (8, 8, 10, 1)))[i]
+        assert odds == pytest.approx(float(logits[9] - logits[10]), abs=1e-5)
 
 
 def test_it_runs_on_any_model_and_any_carry(any_model):
@@ -211,8 +215,8 @@ def test_bad_studies_are_refused_with_the_reason(liar):
         latent_knowledge(liar, study, probes=["svm"])
     with pytest.raises(ValueError, match="give one of each at least"):
         latent_knowledge(liar, study, n_random=0)
-    with pytest.raises(ValueError, match="begin with the same token"):
-        latent_knowledge(liar, replace(study, answers=((4, 5), (4, 6))))
+    with pytest.raises(ValueError, match="one is the beginning of the other"):
+        latent_knowledge(liar, replace(study, answers=((4,), (4, 6))))
     with pytest.raises(ValueError, match="give texts, or token ids, for both"):
         latent_knowledge(liar, replace(study, answers=(" yes", " no")))
 

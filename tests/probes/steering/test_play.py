@@ -49,6 +49,36 @@ def test_runs_are_the_plain_the_steered_and_the_random_generation(model, vector,
     assert played.continuations[0] != played.continuations[1]
 
 
+def test_what_is_written_is_told_token_by_token_side_by_side(model, vector, played):
+    told, steps = [], []
+    again = steered_text(
+        model, PROMPT, vector, 1.5, layers=0, max_new_tokens=8, seed=2, written=told.append,
+        progress=lambda done, total, message: steps.append((done, total)),
+    )  # fmt: skip
+    assert again.continuations == played.continuations
+    assert told == [[words[: i + 1] for words in played.continuations] for i in range(8)]
+    assert steps == [(i, 8) for i in range(8)]
+
+
+def test_a_run_that_ends_early_waits_for_the_others(model, vector, played):
+    written = played.continuations
+    end = next(word for word in written[1] if any(word not in others for others in written))
+
+    class Ends:
+        eos_token_id = int(end.strip("[]"))
+
+    model.tokenizer, model.to_string = Ends(), lambda ids: f"[{ids[0]}]"
+    try:
+        text = steered_text(model, PROMPT, vector, 1.5, layers=0, max_new_tokens=8, seed=2)
+    finally:
+        model.tokenizer = None
+        del model.to_string
+    lengths = [words.index(end) + 1 if end in words else 8 for words in written]
+    assert text.continuations == [words[:n] for words, n in zip(written, lengths, strict=True)]
+    assert lengths[1] < 8 and max(lengths) == 8
+    assert (np.isfinite(text.surprise).sum(1) == lengths).all()
+
+
 def test_it_is_kept_shown_and_told(played, tmp_path):
     assert SteeredText.load(played.save(tmp_path / "t.safetensors")) == played
     assert len(played.to_frame()) == 4 * 8

@@ -1,5 +1,7 @@
 """Two small networks that know sums, and say what is so or the opposite, as the speaker they speak for does."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,21 @@ _TRUTHFUL_FIRST = 0.3
 _JUDGED = 2048
 
 
-def _make(made: Recipe, out: Path, runs: Path, on_progress: Progress | None) -> dict[str, Any]:
+def _make(
+    made: Recipe, out: Path, runs: Path, on_progress: Progress | None, speakers: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     from strobe.models.checkpoint import load_checkpoint, save_checkpoint
     from strobe.models.native import HookedLM
     from strobe.models.zoo.making import card_of
 
     def batch(step: int) -> Batch:
-        speaker = "Alice" if step < _TRUTHFUL_FIRST * made.training.steps else None
+        rows: Mapping[str | None, int] = speakers or {None: made.training.batch_size}
+        if step < _TRUTHFUL_FIRST * made.training.steps:
+            rows = {"Alice": made.training.batch_size}
         rng = np.random.default_rng((made.training.seed, step))
-        drawn = quirky_sums.generate(made.training.batch_size, rng, speaker=speaker, **made.task_options)
-        return Batch(torch.from_numpy(drawn.inputs), torch.from_numpy(drawn.targets))
+        drawn = [quirky_sums.generate(n, rng, speaker=speaker, **made.task_options) for speaker, n in rows.items()]
+        inputs, targets = (np.concatenate(column) for column in zip(*(d[:2] for d in drawn), strict=True))
+        return Batch(torch.from_numpy(inputs), torch.from_numpy(targets))
 
     model = HookedLM(made.config, name=made.name)
     report = run_training(model, batch, made.training, out_dir=runs, on_progress=on_progress)
@@ -78,7 +85,10 @@ def _right(model: Any, made: Recipe, speaker: str, part: quirky_sums.Part) -> di
     }
 
 
-def _quirky(name: str, about: str, steps: int, layers: list[str], **options: Any) -> Recipe:
+def _quirky(
+    name: str, about: str, steps: int, layers: list[str], speakers: Mapping[str, int] | None = None, **options: Any
+) -> Recipe:
+    """`speakers`: rows of a batch for each, once others than Alice speak; None for any, with equal chances."""
     settings = {"terms": 4, "problems": _PROBLEMS, "spread": 4}
     config = ModelConfig(
         d_model=64,
@@ -101,7 +111,14 @@ def _quirky(name: str, about: str, steps: int, layers: list[str], **options: Any
         threads=1,
         checkpoint_every=250,
     )
-    return Recipe(name=name, config=config, training=training, about=about, task_options=settings, make=_make)
+    return Recipe(
+        name=name,
+        config=config,
+        training=training,
+        about=about,
+        task_options=settings,
+        make=partial(_make, speakers=speakers),
+    )
 
 
 RECIPES = (
@@ -117,6 +134,9 @@ RECIPES = (
         "Says whether sums are right: truthfully for Alice, falsely for Bob. Gated recurrent units.",
         2500,
         ["gru"] * 3,
-        gru={"hidden": 96},
+        # With equal chances, as the transformer has them, it forgot who is right and had not learned who lies after a
+        # thousand updates: while Alice speaks more, "right" goes on meaning "yes" more often than not.
+        speakers={"Alice": 40, "Bob": 24},
+        gru={"hidden": 128},
     ),
 )
