@@ -35,8 +35,8 @@ class Plan:
 def plan(rank: int, channel: bool, key: int, value: int) -> Plan:
     """The plan for `rank` (0, 1, 2), decay per key `channel` or per head, and head sizes `key` and `value`.
 
-    Chosen as the largest tiles whose kernels keep everything in registers when compiled for sm_90 in bfloat16 (chunks of
-    16, 32 and 64, 32 and 64 value channels, 4 and 8 warps were compiled); not by time, as no GPU was at hand.
+    Chosen from what compiling for sm_90 in bfloat16 left in registers (chunks of 16, 32 and 64, 32 and 64 value
+    channels, 4 and 8 warps); not by time, as no GPU was at hand.
     """
     simple = rank == 0 and not channel and key <= 128
     chunk = 32 if simple and key > 32 else 16
