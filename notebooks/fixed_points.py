@@ -10,7 +10,22 @@
 import torch
 
 import strobe
-from strobe.probes.fixed_points import fixed_points, from_function, from_module, held_fixed_point
+from strobe.models import zoo
+from strobe.models.zoo.training_steps import load_steps
+from strobe.probes.fixed_points import (
+    basins,
+    continua,
+    cycles,
+    depth_orbit,
+    fixed_points,
+    fixed_points_over_training,
+    from_function,
+    from_module,
+    held_fixed_point,
+    held_stack,
+    layer_exponents,
+    unstable_manifolds,
+)
 
 model = strobe.load("flipflop-elman16")
 points = fixed_points(model, n_initial=256)
@@ -47,6 +62,27 @@ print(points.verdict)
 points.completeness_figure().show()
 
 # %% [markdown]
+# ## Between the points
+# Each saddle on an edge of the cube has one direction that grows; its two ends are the two memories that it parts,
+# which differ in one bit. Which memory a carry comes to is often, and not always, the nearest one: the control.
+
+# %%
+ways = unstable_manifolds(model, points)
+print(ways.summary().splitlines()[1])
+ways.figure().show()
+ends = basins(model, points, n_initial=512)
+print(f"{ends.agreement:.0%} of 512 carries end at the nearest memory")
+
+# %% [markdown]
+# ## How they came about
+# The same network on its way: one fixed point for its first 48 steps, 27 from step 60 on.
+
+# %%
+learned = fixed_points_over_training(load_steps(zoo.folder("flipflop-on-its-way"))[2:9], n_initial=64, rounds=2)
+print(learned.summary())
+learned.counts_figure().show()
+
+# %% [markdown]
 # ## Any recurrence
 # A function of the carry, or a module of `torch.nn`; neither is changed.
 
@@ -67,3 +103,32 @@ held = [held_fixed_point(language, " ", layer) for layer in range(len(language.c
 for one in held:
     print(f"layer {one.layer}: timescales", [round(t, 1) for t in sorted(one.timescales.ravel().tolist())], "tokens")
 held[-1].figure().show()
+
+# %% [markdown]
+# The layers settle one after the other, so the spectrum of the whole model is that of its layers together. Tokens that
+# come in turn for ever make a cycle, solved in the same way.
+
+# %%
+whole = held_stack(language, " ")
+print(whole.summary())
+turn = held_fixed_point(language, [ord("a") % 64, 10, 20], 0)
+print(f"a turn of {turn.turn} tokens moves layer 0's cycle by {turn.speed:.1g}")
+
+# %% [markdown]
+# ## Cycles and rings
+# The map need not come to rest: it may come back after k steps, or have a whole ring of carries it leaves alone.
+
+# %%
+print("tanh(-2x):", cycles(from_function(lambda x: torch.tanh(-2 * x), 1), (1, 2), n_initial=32).counts())
+circle = from_function(lambda x: x * (1 + 0.1 * (1 - x.norm(dim=-1, keepdim=True) ** 2)), 2)
+curves = continua(circle, fixed_points(circle, torch.tensor([[0.9, 0.5]]), rounds=0))
+print(curves.summary().splitlines()[1])
+
+# %% [markdown]
+# ## Depth as time
+# Blocks with weights of their own have no fixed points. How disturbances grow on their way through them can be asked of
+# any model; what one block would do if it were applied for ever is a thought experiment here.
+
+# %%
+print(layer_exponents(language, "def area(r):", draws=4).summary())
+print(depth_orbit(language, "def area(r):", layers=1, steps=60).summary())

@@ -45,12 +45,16 @@ def answer(key: str, label: str, work: Callable[..., Any]) -> Result | None:
         st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
         result = None
     job = runner().get(key)
+
+    def start() -> None:
+        runner().submit(key, label, work)
+
     st.button(
         "Run again" if result is not None else "Run",
         type="secondary" if result is not None else "primary",
         icon=":material/play_arrow:",
         key=f"{key}-run",
-        on_click=lambda: runner().submit(key, label, work),
+        on_click=start,
         disabled=job is not None and not job.finished,
     )
     return None if job_panel(key) else result

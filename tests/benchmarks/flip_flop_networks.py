@@ -16,7 +16,7 @@ from strobe.models.tasks import task
 NETWORKS = {
     "tanh 32": (nn.RNN, 32, 3000, 3e-3),
     "tanh 64": (nn.RNN, 64, 3000, 2e-3),
-    "GRU 32": (nn.GRU, 32, 2000, 5e-3),
+    "GRU 32": (nn.GRU, 32, 3000, 3e-3),
     "GRU 64": (nn.GRU, 64, 2000, 3e-3),
     "GRU 128": (nn.GRU, 128, 1200, 3e-3),
     "LSTM 64": (nn.LSTM, 64, 2000, 5e-3),

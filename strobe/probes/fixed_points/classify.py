@@ -31,7 +31,7 @@ def kinds(eigenvalues: Spectrum, size: int | None = None) -> list[str]:
     size = eigenvalues.shape[1] if size is None else size
     index, marginal, magnitude = saddle_index(eigenvalues), is_marginal(eigenvalues), np.abs(eigenvalues)
     leading, known = leading_eigenvalue(eigenvalues), (~np.isnan(magnitude)).sum(-1)
-    inside = (magnitude < 1 - MARGINAL).any(-1)
+    inside = np.asarray((magnitude < 1 - MARGINAL).any(-1))
     names = []
     for i in range(len(eigenvalues)):
         if known[i] == 0 or (known[i] < size and not inside[i]):

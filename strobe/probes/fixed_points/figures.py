@@ -49,7 +49,7 @@ def portrait(r: "FixedPoints", dimensions: int, template: str) -> "plotly.graph_
             dimensions,
             mode="markers",
             name=f"{kind} ({len(rows)})",
-            marker=marker_of(i, colours, dimensions),
+            marker=marker_of(i, colours, dimensions, hollow=not kind.startswith("stable")),
             customdata=[_hover(r, j) for j in rows.tolist()],
             hovertemplate="%{customdata}<extra></extra>",
         )
@@ -229,12 +229,12 @@ def trace(fig: Any, rows: np.ndarray, dimensions: int, **options: Any) -> None:
     fig.add_trace((go.Scatter if dimensions == 2 else go.Scatter3d)(**columns, **options))
 
 
-def marker_of(i: int, colours: Any, dimensions: int) -> dict[str, Any]:
-    """The colour and the symbol of the i-th kind of point."""
+def marker_of(i: int, colours: Any, dimensions: int, *, hollow: bool = False) -> dict[str, Any]:
+    """The colour and the symbol of the i-th kind of point; `hollow` in the plane, where one may lie behind another."""
     # Plotly draws few of the symbols in three dimensions.
     symbols = figures.SYMBOLS if dimensions == 2 else ("circle", "square", "diamond", "cross", "x")
     return {
-        "symbol": symbols[i % len(symbols)],
+        "symbol": symbols[i % len(symbols)] + ("-open" if hollow and dimensions == 2 else ""),
         "size": 9 if dimensions == 2 else 5,
         "color": colours[i % len(colours)],
     }

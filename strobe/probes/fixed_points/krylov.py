@@ -9,6 +9,7 @@ carries. One candidate after the other: at these sizes a single product keeps a 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,8 +66,8 @@ def products(f: Callable[[Tensor], Tensor], y: Tensor) -> tuple[Callable[[Tensor
 
     A v is the transpose of the linear map u -> A^T u, so reverse mode gives both, without a second pass through `f`.
     """
-    _, pull = torch.func.vjp(f, y)
-    _, push = torch.func.vjp(lambda u: pull(u)[0], torch.zeros_like(y))
+    pull: Any = torch.func.vjp(f, y)[1]
+    push: Any = torch.func.vjp(lambda u: pull(u)[0], torch.zeros_like(y))[1]
     return lambda v: push(v)[0].detach(), lambda u: pull(u)[0].detach()
 
 
@@ -79,7 +80,8 @@ def operator(
         return lambda v: f(torch.from_numpy(np.array(v, dtype=np.float64).reshape(size))).numpy()
 
     back = as_numpy(backward) if backward is not None else None
-    return LinearOperator((size, size), matvec=as_numpy(forward), rmatvec=back, dtype=np.float64)
+    make: Any = LinearOperator  # SciPy's own stub knows only the subclass's constructor.
+    return make((size, size), matvec=as_numpy(forward), rmatvec=back, dtype=np.float64)
 
 
 def _newton(

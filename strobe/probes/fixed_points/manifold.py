@@ -80,8 +80,8 @@ class UnstableManifolds(Result):
             {
                 "saddle": self.which[self.of],
                 "index": self.indices[self.of],
-                "eigenvalue_real": self.eigenvalues.real,
-                "eigenvalue_imag": self.eigenvalues.imag,
+                "eigenvalue_real": np.real(self.eigenvalues),
+                "eigenvalue_imag": np.imag(self.eigenvalues),
                 "side": self.sides,
                 "end": np.array(
                     [f"point {self.which_attractors[e]}" if e >= 0 else NAMES[int(e)] for e in self.ends], dtype=object
