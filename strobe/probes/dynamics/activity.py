@@ -25,7 +25,7 @@ def layer_activity(
     tokens = _sequence(model, inputs)
     with torch.no_grad():
         _, cache = model.run_with_cache(tokens, states="all", names_filter=f"blocks.{layer}.mixer.hook_state")
-    activity = cache["state", layer].flatten(2).double().cpu().numpy()
+    activity = cache[f"blocks.{layer}.mixer.hook_state"].flatten(2).double().cpu().numpy()
     units = activity.shape[2]
     if units > most:
         kept = np.sort(np.argsort(-activity[0].std(0), kind="stable")[:most])
