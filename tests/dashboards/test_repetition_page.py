@@ -144,3 +144,9 @@ def test_a_model_without_an_autoencoder_says_so(tiny, strobe_home):
         time.sleep(0.1)
     at.run()
     assert "bundled: none" in words(at) and not at.exception
+
+
+def test_more_copies_than_the_page_goes_to_are_refused(tiny):
+    at = app(model=tiny, text="a = 1\n" * 100, repeat="Reinforcement", repeat_copies=200)
+    assert not at.exception and "this page goes to 16384" in words(at)
+    assert not [b for b in at.button if b.key == "repeat-run"]

@@ -46,6 +46,8 @@ _ABOUT = {
     "features": "Features of a sparse autoencoder, **turned up** one by one: does the model then repeat itself (Yao et "
     "al. 2025)? Then ablated, the autoencoder's error kept. The bar that a confirmed one has to clear is ours.",
 }
+# Tokens that a text is repeated to here: more takes minutes, and a key/value cache grows with them.
+_MOST_REPEATED = 16_384
 _FAST = ("text", "structure", "attribution")
 
 st.title("Repetition", anchor=False)
@@ -70,6 +72,13 @@ def _settings() -> dict[str, Any]:
         return {"source": here.text, "kind": kind or "tokenize"}
     if view == "reinforcement":
         copies = st.number_input("Copies", 2, 200, 40, key="repeat_copies", bind="query-params")
+        if (total := int(copies) * len(here.ids)) > _MOST_REPEATED:
+            st.info(
+                f"{int(copies)} copies of a text of {len(here.ids)} tokens are {total} tokens, and this page goes to "
+                f"{_MOST_REPEATED}; give a shorter text or fewer copies, or use the command `strobe repetition`.",
+                icon=":material/info:",
+            )
+            st.stop()
         return {"sentences": [subject], "copies": int(copies)}
     if view == "heads":
         length = st.number_input("Tokens of a copy", 2, 100, 25, key="repeat_length", bind="query-params")

@@ -67,9 +67,12 @@ def self_reinforcement(
     p: list[Tensor] = []
     wins: list[Tensor] = []
     for i, row in enumerate(rows):
-        if progress is not None:
-            progress(i, len(rows), "repeating a sentence")
-        some_p, some_wins = _probabilities(model, before, _variants(model, row, copies, generator))
+
+        def tick(done: int, total: int, i: int = i) -> None:
+            if progress is not None:
+                progress(i * total + done, len(rows) * total, f"repeating sentence {i + 1} of {len(rows)}")
+
+        some_p, some_wins = _probabilities(model, before, _variants(model, row, copies, generator), tick)
         p.append(some_p[:, :, first:])
         wins.append(some_wins[:, :, first:])
     whole_p, whole_wins = torch.cat(p, 2).numpy(), torch.cat(wins, 2).numpy()
@@ -98,7 +101,9 @@ def _variants(model: Any, row: Tensor, copies: int, generator: torch.Generator) 
     return torch.stack([row.expand(copies, -1), random.expand(copies, -1), shuffled])
 
 
-def _probabilities(model: Any, prefix: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
+def _probabilities(
+    model: Any, prefix: Tensor, copies: Tensor, tick: Callable[[int, int], None]
+) -> tuple[Tensor, Tensor]:
     """(probability of each token, whether it is the most likely) [run, copies, tokens]; where nothing comes before the
     first token, 0 and False."""
     runs, n, length = copies.shape
@@ -108,6 +113,7 @@ def _probabilities(model: Any, prefix: Tensor, copies: Tensor) -> tuple[Tensor, 
     state = None
     with evaluating(model), torch.no_grad():
         for start in range(0, tokens.shape[1] - 1, _PIECE):
+            tick(start, tokens.shape[1])
             stop = min(start + _PIECE, tokens.shape[1] - 1)
             logits, state = model.forward(tokens[:, start:stop], state, return_type="state")
             following = tokens[:, start + 1 : stop + 1]

@@ -15,7 +15,7 @@ from strobe.probes.repetition import repetition_features
 from strobe.probes.repetition.features import repetition_of
 from strobe.probes.repetition.looping import LoopText, looping_texts, planted_loops
 from strobe.probes.repetition.ranking import candidates, ordinary_features, rank_features
-from strobe.probes.sae import SparseAutoencoder
+from strobe.probes.sae import SparseAutoencoder, ablate_features
 
 V = 101
 FLAG, CONSTANT = 2 * V, 2 * V + 1
@@ -177,6 +177,36 @@ def test_a_score_is_of_words_where_there_are_some(model):
     assert repetition_of(model, torch.tensor([2, 2, 2, 5])) == (0.5, 0)
     # One word of equal tokens: words do not see it, tokens do.
     assert repetition_of(Words, torch.tensor([3] * 7)) == (0, 0.75)
+
+
+def test_features_of_a_carry_are_ablated_in_the_carry():
+    options = {"mamba2": {"heads": 2, "head_dim": 3, "state": 2}}
+    config = ModelConfig(
+        d_model=8, d_vocab=19, layers=("mamba2",), mixer_options=options, mlp="none", tie_embeddings=False
+    )
+    model = HookedLM(config, name="small").eval().requires_grad_(False)
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.add_(0.4 * torch.randn_like(parameter))
+    sae = SparseAutoencoder(
+        W_enc=torch.randn(12, 16), b_enc=torch.zeros(16), W_dec=torch.nn.functional.normalize(torch.randn(16, 12)),
+        b_dec=torch.zeros(12), kind="relu", hook_name="blocks.0.mixer.hook_state_S", model="small", state_shape=(2, 2, 3),
+    )  # fmt: skip
+    loops = planted_loops([torch.tensor([3, 4])] * 2, torch.randint(19, (2, 12)), window=20)
+    held_out = torch.randint(19, (2, 15))
+    found = repetition_features(
+        model, sae, loops, torch.randint(19, (2, 5)), held_out, n_candidates=3, new_tokens=6, window=20
+    )
+    assert set(found.ranked_by) == {"delta"} and np.isnan(found.projection).all()
+
+    def ablate(carry, hook):
+        flat = carry.S.flatten(1)
+        return carry._replace(S=ablate_features(sae, flat, found.deactivated).view_as(carry.S))
+
+    log_p = model.run_with_hooks(held_out, fwd_hooks=[("blocks.0.mixer.hook_carry", ablate)], states="all")
+    log_p = log_p[:, :-1].double().log_softmax(-1).gather(-1, held_out[:, 1:, None])
+    assert found.held_out_loss[1] == pytest.approx((-log_p.mean((1, 2))).tolist(), rel=1e-5)
+    assert abs(found.held_out_loss[1] - found.held_out_loss[0]).min() > 1e-4
 
 
 def test_what_cannot_be_found_is_refused(model, sae, loops):

@@ -47,7 +47,16 @@ def test_the_golden_table():
 def test_pieces_give_what_one_pass_over_everything_gives(monkeypatch):
     monkeypatch.setattr(module, "_PIECE", 5)
     model = small("mamba2", "gru", "attention")
-    result = self_reinforcement(model, [[3, 4, 5], [7, 8]], prefix=[1, 2], copies=4)
+    said = []
+    result = self_reinforcement(
+        model,
+        [[3, 4, 5], [7, 8]],
+        prefix=[1, 2],
+        copies=4,
+        progress=lambda done, total, what: said.append((done, total)),
+    )
+    # In every piece someone can stop it.
+    assert said == [(0, 28), (5, 28), (10, 28), (10, 20), (15, 20)]
     each = []
     for sentence in ([3, 4, 5], [7, 8]):
         tokens = torch.tensor([1, 2, *sentence * 4])
