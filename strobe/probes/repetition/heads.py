@@ -108,7 +108,7 @@ def _layer_scores(model: Any, layer: int, tokens: Tensor) -> tuple[np.ndarray | 
         return pattern_scores(cache[pattern].float()).mean(0).double().cpu().numpy(), "attention"
     mixer = model.mixers.get(f"blocks.{layer}.mixer")
     if mixer is None:
-        return None, "this block has neither attention nor a recurrent mixer with hooks"
+        return None, "neither an attention pattern nor a recurrent mixer can be read in this block"
     if mixer.family.attention is None:
         return None, f"{type(mixer).__name__} is not linear in its carry, so no token's share of a read can be told"
     return _effective(model, mixer, tokens)

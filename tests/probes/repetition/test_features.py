@@ -189,9 +189,15 @@ def test_features_of_a_carry_are_ablated_in_the_carry():
     for parameter in model.parameters():
         parameter.add_(0.4 * torch.randn_like(parameter))
     sae = SparseAutoencoder(
-        W_enc=torch.randn(12, 16), b_enc=torch.zeros(16), W_dec=torch.nn.functional.normalize(torch.randn(16, 12)),
-        b_dec=torch.zeros(12), kind="relu", hook_name="blocks.0.mixer.hook_state_S", model="small", state_shape=(2, 2, 3),
-    )  # fmt: skip
+        W_enc=torch.randn(12, 16),
+        b_enc=torch.zeros(16),
+        W_dec=torch.nn.functional.normalize(torch.randn(16, 12)),
+        b_dec=torch.zeros(12),
+        kind="relu",
+        hook_name="blocks.0.mixer.hook_state_S",
+        model="small",
+        state_shape=(2, 2, 3),
+    )
     loops = planted_loops([torch.tensor([3, 4])] * 2, torch.randint(19, (2, 12)), window=20)
     held_out = torch.randint(19, (2, 15))
     found = repetition_features(
