@@ -19,10 +19,7 @@ def choose_held(loaded: Loaded, here: Selection) -> held.Held:
     """The widgets of what is held: numbers to drag, or how many tokens up to the selected one come in turn."""
     if count := held.n_inputs(loaded):
         columns = st.columns(min(count, 6))
-        return tuple(
-            float(columns[i % len(columns)].slider(f"Held input {i}", -1.0, 1.0, 0.0, 0.1, key=f"held-{i}"))
-            for i in range(count)
-        )
+        return tuple(float(_slider(columns[i % len(columns)], i)) for i in range(count))
     most = min(8, here.position + 1)
     turn = st.number_input(
         "Tokens held in turn", 1, 8, 1, key="held_turn", bind="query-params",
@@ -33,6 +30,10 @@ def choose_held(loaded: Loaded, here: Selection) -> held.Held:
     words = "".join(here.tokens[here.position - turn + 1 : here.position + 1])
     st.caption(f"Held: {words!r}. Choose another position in the sidebar.")
     return tuple(ids)
+
+
+def _slider(column: Any, i: int) -> float:
+    return column.slider(f"Held input {i}", -1.0, 1.0, 0.0, 0.1, key=f"held-{i}", bind="query-params")
 
 
 def answer(key: str, label: str, work: Callable[..., Any]) -> Result | None:
