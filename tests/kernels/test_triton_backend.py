@@ -97,7 +97,7 @@ def test_chunks_take_every_token_once_and_end_where_they_must(time, ends):
     ends = [e for e in ends if e < time]
     layout = chunks(time, 16, ends)
     cuts = layout.cuts or [(i, min(i + 16, time)) for i in range(0, time, 16)]
-    assert layout.count == len(cuts)
+    assert layout.n_chunks == len(cuts)
     assert [t for start, stop in cuts for t in range(start, stop)] == list(range(time))
     assert all(0 < stop - start <= 16 for start, stop in cuts)
     assert set(ends) <= {stop - 1 for _, stop in cuts}

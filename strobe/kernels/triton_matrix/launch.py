@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from strobe.kernels.triton.device import interpreting
-from strobe.kernels.triton_matrix.plan import Chunks, as_table, chunks, looks, operands, plan, power_of_two
+from strobe.kernels.triton_matrix.plan import Chunks, Plan, Tiles, as_table, chunks, looks, operands, plan, power_of_two
 
 
 class Inputs(NamedTuple):
@@ -31,7 +31,8 @@ class Inputs(NamedTuple):
 
     def contiguous(self) -> "Inputs":
         """With every tensor laid out as its shape says."""
-        return Inputs(*(x.contiguous() if isinstance(x, Tensor) else x for x in self))
+        tensors = {name: x.contiguous() for name, x in self._asdict().items() if isinstance(x, Tensor)}
+        return self._replace(**tensors)
 
 
 class Asked(NamedTuple):
@@ -58,7 +59,7 @@ def chunk_layout(inputs: Inputs, asked: Asked) -> Chunks:
 def empty_outputs(inputs: Inputs, asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Buffers of what `forward` returns, not filled."""
     v, (sequences, heads, key, value) = inputs.v, inputs.S.shape
-    count = chunk_layout(inputs, asked).count
+    count = chunk_layout(inputs, asked).n_chunks
 
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=v.device)
@@ -91,16 +92,20 @@ def forward(inputs: Inputs, asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tenso
     shared = _shared(inputs, layout)
     device = inputs.v.device
     if inputs.rank:
-        inverse_kernel[(units * layout.count,)](
+        _launch(
+            inverse_kernel,
+            (units * layout.n_chunks,),
+            tiles.inverse,
             **{**_without(shared, "Q", "V", "HEADS_Q", "VALUE"), "EXACT": "tf32x3"},
             INVERSE=inverse,
-            num_warps=tiles.inverse.warps,
-            num_stages=tiles.inverse.stages,
         )
     table = None
     if asked.positions or asked.edited:
         table = as_table(looks(layout, inputs.chunk, inputs.longest, asked.positions, asked.edited), device)
-    scan_kernel[(units, -(-inputs.v.shape[3] // tiles.scan.block_value))](
+    _launch(
+        scan_kernel,
+        (units, -(-inputs.v.shape[3] // tiles.scan.block_value)),
+        tiles.scan,
         **shared,
         INVERSE=inverse,
         S_FIRST=inputs.S,
@@ -120,8 +125,6 @@ def forward(inputs: Inputs, asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tenso
         READ=asked.readers is not None,
         KEEP=asked.keep,
         BLOCK_VALUE=tiles.scan.block_value,
-        num_warps=tiles.scan.warps,
-        num_stages=tiles.scan.stages,
     )
     return outputs
 
@@ -151,7 +154,10 @@ def backward(
     d_read = d_read.contiguous()
 
     d_first, d_ends = torch.empty_like(inputs.S, dtype=torch.float32), torch.empty_like(starts)
-    carry_gradient_kernel[(units, -(-value // tiles.carry_gradient.block_value))](
+    _launch(
+        carry_gradient_kernel,
+        (units, -(-value // tiles.carry_gradient.block_value)),
+        tiles.carry_gradient,
         **_without(shared, "V"),
         INVERSE=inverse,
         LOOKS=table,
@@ -163,8 +169,6 @@ def backward(
         n_captured=len(positions),
         CAPTURE=bool(positions),
         BLOCK_VALUE=tiles.carry_gradient.block_value,
-        num_warps=tiles.carry_gradient.warps,
-        num_stages=tiles.carry_gradient.stages,
     )
 
     def per_head(*tail: int) -> Tensor:
@@ -174,7 +178,10 @@ def backward(
     d_g = per_head(key) if inputs.channel else per_head()
     d_a = per_head(key) if inputs.rank == 2 else None
     d_b = per_head(key) if inputs.rank else None
-    input_gradient_kernel[(units * layout.count,)](
+    _launch(
+        input_gradient_kernel,
+        (units * layout.n_chunks,),
+        tiles.input_gradient,
         **shared,
         INVERSE=inverse,
         STARTS=starts,
@@ -188,8 +195,6 @@ def backward(
         D_B=d_b,
         BLOCK_VALUE=tiles.input_gradient.block_value,
         VALUE_BLOCKS=-(-value // tiles.input_gradient.block_value),
-        num_warps=tiles.input_gradient.warps,
-        num_stages=tiles.input_gradient.stages,
     )
     found = (d_q, d_k, d_v, d_g, d_a, d_b, d_first)
     return tuple(_as_given(d, x, given.q) for d, x in zip(found, targets, strict=True))
@@ -211,7 +216,11 @@ def constants(rank: int, channel: bool, key: int, chunk: int, dtype: torch.dtype
     }
 
 
-def _plan(inputs: Inputs) -> Any:
+def _launch(kernel: Any, grid: tuple[int, ...], tiles: Tiles, **arguments: Any) -> None:
+    kernel[grid](**arguments, num_warps=tiles.warps, num_stages=tiles.stages)
+
+
+def _plan(inputs: Inputs) -> Plan:
     return plan(inputs.rank, inputs.channel, inputs.S.shape[2], inputs.S.shape[3])
 
 
@@ -232,7 +241,7 @@ def _shared(inputs: Inputs, layout: Chunks) -> dict[str, Any]:
         "B": inputs.b if inputs.rank else None,
         "CU": offsets,
         "CUTS": cuts,
-        "n_chunks": _count(layout.count),
+        "n_chunks": _count(layout.n_chunks),
         "HEADS": heads,
         "HEADS_Q": inputs.q.shape[2],
         "HEADS_K": inputs.k.shape[2],

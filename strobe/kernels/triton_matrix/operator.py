@@ -76,7 +76,8 @@ def matrix_scan_backward(
     """Gradients of (q, k, v, log_decay, a, b, S), each with the shape and dtype of its input; of no elements for an
     input that there is not."""
     inputs = launch.Inputs(q, k, v, log_decay, a, b, S, rank, offsets, longest, chunk)
-    return launch.backward(inputs, starts, inverse, positions, d_read, d_carry, d_captured)
+    d_q, d_k, d_v, d_g, d_a, d_b, d_S = launch.backward(inputs, starts, inverse, positions, d_read, d_carry, d_captured)
+    return d_q, d_k, d_v, d_g, d_a, d_b, d_S
 
 
 @matrix_scan_backward.register_fake

@@ -86,7 +86,7 @@ class Chunks(NamedTuple):
     """Chunks of one sequence. `cuts` holds first and one after last token of each, [n_chunks, 2]; None where every
     chunk but the last is full."""
 
-    count: int
+    n_chunks: int
     cuts: list[tuple[int, int]] | None
 
 
@@ -105,7 +105,7 @@ def looks(layout: Chunks, chunk: int, time: int, positions: list[int], edits: li
     """For each chunk: captured positions inside it (from, to), the capture at its end (-1: none), edits at its end
     (from, to); five numbers a chunk, then the captured positions. `positions` and `edits` are ascending."""
     table: list[int] = []
-    bounds = layout.cuts or [(i * chunk, min((i + 1) * chunk, time)) for i in range(layout.count)]
+    bounds = layout.cuts or [(i * chunk, min((i + 1) * chunk, time)) for i in range(layout.n_chunks)]
     for start, stop in bounds:
         low, high = bisect_left(positions, start), bisect_left(positions, stop)
         at_end = high - 1 if high > low and positions[high - 1] == stop - 1 else -1
