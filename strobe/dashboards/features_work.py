@@ -137,4 +137,6 @@ def judged(folder: str) -> str:
         kept = by_name["autoencoder"]["recovered_against_zero"]
     except (json.JSONDecodeError, KeyError, IndexError, UnicodeDecodeError):
         return "its card cannot be read"
-    return f"explains {ours:.1%} of the variance (PCA {pca:.1%}), recovers {kept:.1%} of the cross-entropy"
+    # Where a zero ablation does no harm there is nothing to recover.
+    recovers = "" if kept is None else f", recovers {kept:.1%} of the cross-entropy"
+    return f"explains {ours:.1%} of the variance (PCA {pca:.1%}){recovers}"

@@ -71,8 +71,9 @@ def test_a_carry_is_replaced_and_what_follows_reads_the_replacement(native, make
     found = evaluate_sae(native, sae, tokens, n_tokens=200, state_every=4)
     rows = tokens[-10:]
     edits = [StateEdit(layer=0, position=p, kind="scale", value=0.0, heads=(1,)) for p in range(1, 20, 4)]
-    zeroed = float(native.run_with_edits(rows, edits, return_type="loss"))
-    plain = float(native(rows, return_type="loss"))
+    with torch.no_grad():
+        zeroed = float(native.run_with_edits(rows, edits, return_type="loss"))
+        plain = float(native(rows, return_type="loss"))
     assert found.cross_entropy[0] == pytest.approx(plain, abs=1e-5) == found.clean
     assert found.cross_entropy[4] == pytest.approx(zeroed, abs=1e-5) and abs(zeroed - plain) > 1e-4
 
