@@ -109,7 +109,8 @@ def _causal(model: HookedLM) -> dict[str, Any]:
         "title": f"The causal test: the carry changed at every boundary, accuracy over segments 9-{_TESTED}",
         "columns": ["at each boundary", "accuracy"],
         "rows": rows,
-        "note": "Seed 0. What is removed is stale content: as large a memory of another sequence does not help.",
+        "note": "Seed 0. Where setting the memory to 0 repairs what a memory as large of another sequence does not, "
+        "stale content is at fault.",
     }
 
 
