@@ -54,7 +54,7 @@ def rows(match: str, capabilities: list[int]) -> Iterator[tuple[str, str]]:
             found = compile_for(variant, capability)
             problems = found.problems()
             opcodes = ", ".join(f"{count} {name}" for name, count in found.tensor_opcodes.items()) or "none"
-            allowed = f" ({variant.stack} allowed)" if variant.stack else ""
+            allowed = f" ({found.allowed_stack} allowed)" if found.allowed_stack else ""
             line = (
                 f"| {variant.name} | {capability} | {variant.constants.get('CHUNK', '')} | {variant.num_warps} | "
                 f"{found.registers} | {found.stack}{allowed} | {found.local_loads_and_stores} | {found.shared} | "

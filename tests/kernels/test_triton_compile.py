@@ -51,7 +51,14 @@ def test_what_does_not_fit_is_said():
 
     def problems(stack=0, allowed=0, shared=1000, spills=0, opcodes=None, capability=90):
         variant = Variant(
-            name="x", kernel=None, signature={}, constants={}, num_warps=4, num_stages=1, stack=allowed, tensor_rows=64
+            name="x",
+            kernel=None,
+            signature={},
+            constants={},
+            num_warps=4,
+            num_stages=1,
+            stack={90: allowed},
+            tensor_rows=64,
         )
         return Compiled(
             variant=variant,

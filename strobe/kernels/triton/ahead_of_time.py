@@ -9,7 +9,8 @@ import re
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Variant:
 
     `signature`: the type of each argument that is not in `constants` ("*fp32", "i32"); pointers are taken to be 16-byte
     aligned, which torch's allocations are. `constants`: values of the compile-time arguments, None for a pointer that
-    is not passed. `stack`: the spilled bytes a thread that are allowed, with the reason where it is not 0.
+    is not passed. `stack`: by capability, the bytes a thread may spill where that is not 0, and `why_stack` the reason.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Variant:
     constants: dict[str, Any]
     num_warps: int
     num_stages: int
-    stack: int = 0
+    stack: Mapping[int, int] = field(default_factory=dict)
     why_stack: str = ""
     tensor_rows: int = 0
     """Rows of its largest product; from 64 on a Hopper kernel has to use warp-group instructions."""
@@ -55,14 +56,20 @@ class Compiled:
     tensor_opcodes: dict[str, int]
     seconds: float
 
+    @property
+    def allowed_stack(self) -> int:
+        """Bytes a thread may spill on this capability."""
+        return self.variant.stack.get(self.capability, 0)
+
     def problems(self) -> list[str]:
         """What keeps the kernel from being launched, or from being what it should: empty where it is fine."""
         found = []
         if self.shared > SHARED_MEMORY[self.capability]:
             found.append(f"{self.shared} bytes of shared memory, of {SHARED_MEMORY[self.capability]}")
-        if self.stack > self.variant.stack:
-            found.append(f"{self.stack} bytes of stack, {self.variant.stack} are allowed")
-        if self.variant.stack == 0 and self.local_loads_and_stores:
+        allowed = self.allowed_stack
+        if self.stack > allowed:
+            found.append(f"{self.stack} bytes of stack, {allowed} are allowed")
+        if allowed == 0 and self.local_loads_and_stores:
             found.append(f"{self.local_loads_and_stores} spills")
         if self.variant.tensor_rows and not self.tensor_opcodes:
             found.append("no tensor-core instruction")

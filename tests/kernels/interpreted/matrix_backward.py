@@ -26,7 +26,7 @@ def compare(p, extra=(), exact_extra=(), **kwargs):
 
 @every_case
 def test_every_input_through_reads_carry_captures_and_readers(case):
-    compare(problem(case, time=35), capture=[20, 15, -1])
+    compare(problem(case, time=33), capture=[20, -1])
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[3]], ids=case_id)
@@ -46,7 +46,7 @@ def test_through_edits_and_to_their_values(case):
     compare(problem(case, time=19), extra, exact, edits=edits, capture=[9, 17])
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[3], CASES[4]], ids=case_id)
+@pytest.mark.parametrize("case", [CASES[0], CASES[3]], ids=case_id)
 def test_longer_chunks(case, monkeypatch):
     from strobe.kernels.triton_matrix import adapter
 
