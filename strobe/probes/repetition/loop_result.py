@@ -78,6 +78,7 @@ class GreedyLoop(Result):
         said = self.verdict + radius + empty
         fig.update_layout(
             title={"text": "A greedy loop as a cycle of the carry", "subtitle": {"text": said}}, margin={"t": 84},
+            legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.18, "yanchor": "top"},
         )  # fmt: skip
         return figures.style(fig, template)
 

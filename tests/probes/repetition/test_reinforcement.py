@@ -139,6 +139,8 @@ def test_the_figure_says_where_training_ended():
     assert [s.x0 for s in figure.layout.shapes] == [8.5] * 3
     assert list(figure.data[0].y) == pytest.approx(list(result.tp[0]))
     assert len(result.to_frame()) == 30
+    # A prefix takes its share of the 32 tokens.
+    assert self_reinforcement(small("attention"), [[3, 4, 5, 6]], prefix=[1] * 5, copies=10).trained_copies == 6
 
 
 @pytest.mark.parametrize(
