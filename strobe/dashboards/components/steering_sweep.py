@@ -50,17 +50,18 @@ def show_sweep(loaded: loading.Loaded, towards: str, contrast: str) -> None:
     job = runner().get(key)
     if result is None:
         part = _reopen(steering_work.partial_key(key))
+
+    def start() -> None:
+        label = f"Sweep {loaded.source.name} towards {towards}"
+        what = (key, loaded.source.name, places, settings)
+        runner().submit(key, label, lambda tick: steering_work.sweep_vectors(*what, tick))
+
     st.button(
         "Run again" if result is not None else "Sweep",
         type="secondary" if result is not None else "primary",
         icon=":material/play_arrow:",
         key="sweep-run",
-        on_click=runner().submit,
-        args=(
-            key,
-            f"Sweep {loaded.source.name} towards {towards}",
-            lambda tick: steering_work.sweep_vectors(key, loaded.source.name, places, settings, tick),
-        ),
+        on_click=start,
         disabled=job is not None and not job.finished,
     )
     stopped = job is not None and job.state == "cancelled" and part is not None

@@ -84,7 +84,8 @@ def quirky_sums_study(
 
     terms = settings.get("terms", 4)
     parts: dict[str, dict[str, list[Problem]]] = {}
-    for i, (part, speakers, n) in enumerate((("train", train, n_train), ("test", test, n_test))):
+    asked: tuple[tuple[quirky_sums.Part, Sequence[str], int], ...] = (("train", train, n_train), ("test", test, n_test))
+    for i, (part, speakers, n) in enumerate(asked):
         draw = np.random.default_rng((seed, i))
         # The generator's problem with the fewest demands: two to a sequence, of which the first is used.
         drawn = quirky_sums.generate(n, draw, problems=2, part=part, speaker="Alice", **settings)
@@ -131,9 +132,9 @@ def load_problems(path: str | Path) -> Study:
     text, or a list of token ids), ``true`` and, if any, ``paraphrases``. Raises ValueError naming what is missing.
     """
     raw = json.loads(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(raw, dict) or (missing := [k for k in ("answers", "train", "test") if k not in raw]):
-        lacking = "" if isinstance(raw, dict) else "an object"
-        raise ValueError(f"{path} lacks {lacking or ', '.join(missing)}; a study has answers, train and test")
+    missing = [k for k in ("answers", "train", "test") if not isinstance(raw, dict) or k not in raw]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; a study is an object with answers, train and test")
     if not isinstance(raw["answers"], list) or len(raw["answers"]) != 2:
         raise ValueError(f"{path} has the answers {raw['answers']!r}; give a list of two, the true one first")
     parts = {}

@@ -238,5 +238,5 @@ def test_problems_come_from_a_file(tmp_path):
         with pytest.raises(ValueError, match=match):
             load_problems(path)
     path.write_text("[]")
-    with pytest.raises(ValueError, match="lacks an object"):
+    with pytest.raises(ValueError, match="lacks answers, train, test"):
         load_problems(path)
