@@ -31,6 +31,12 @@ _EXPORTS = {
     "effective_remembrance": "strobe.probes.memory",
     "memory_curve": "strobe.probes.memory",
     "position_loss": "strobe.probes.memory",
+    "autocorrelation_timescales": "strobe.probes.dynamics",
+    "driven_lyapunov_spectrum": "strobe.probes.dynamics",
+    "dynamic_modes": "strobe.probes.dynamics",
+    "lyapunov_spectrum": "strobe.probes.dynamics",
+    "piecewise_linear_cycles": "strobe.probes.dynamics",
+    "travelling_waves": "strobe.probes.dynamics",
 }
 __all__ = [*_EXPORTS]
 

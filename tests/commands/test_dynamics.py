@@ -5,7 +5,6 @@ import pytest
 
 import strobe
 from strobe.cli import main
-from strobe.commands import dynamics as command
 from strobe.core.result import load_result
 from strobe.probes.dynamics import driven_lyapunov_spectrum
 from strobe.probes.dynamics.case_studies import CASES, bundled
@@ -15,8 +14,8 @@ TEXT = "def area(r):\n    return 3.14159 * r * r\n\n\nclass Circle:\n    pass\n"
 
 def test_exponents_are_those_of_the_probe(tmp_path, capsys):
     out = tmp_path / "exponents.html"
-    assert main(["dynamics", "exponents", "mamba2-python", "--text", TEXT, "--layer", "1", "--out", str(out)]) == 0
-    expected = driven_lyapunov_spectrum(strobe.load("mamba2-python"), TEXT, layer=1)
+    assert main(["dynamics", "exponents", "mamba2-python", "--text", TEXT[:30], "--layer", "1", "--out", str(out)]) == 0
+    expected = driven_lyapunov_spectrum(strobe.load("mamba2-python"), TEXT[:30], layer=1)
     np.testing.assert_allclose(load_result(out.with_suffix(".safetensors")).exponents, expected.exponents)
     assert "control: largest" in capsys.readouterr().out
 
@@ -41,7 +40,7 @@ def test_a_case_study_is_opened_and_the_list_is_the_package_s(tmp_path, capsys):
     assert load_result(out.with_suffix(".safetensors")) == bundled("onion")
     assert bundled("onion").found in capsys.readouterr().out
     for name in CASES:
-        assert command._WHAT and main(["dynamics", "case", name, "--out", str(tmp_path / "x.json")]) == 0
+        assert main(["dynamics", "case", name, "--out", str(tmp_path / "x.json")]) == 0
 
 
 def test_what_cannot_be_is_said(tmp_path, capsys):

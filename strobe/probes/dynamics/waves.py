@@ -153,8 +153,11 @@ def travelling_waves(
         (np.abs(left[:-1, :n_modes]) ** 2).sum(0) * 2 * np.pi
     )
     rng = np.random.default_rng(seed)
-    best = [_plane_wave(m, places) for m in modes]
-    control = [[_plane_wave(m, rng.permutation(places))[1] for _ in range(_DRAWS)] for m in modes]
+    numbers = _wave_numbers(places)
+    fits = _shares(modes, places, numbers)
+    # Permuting a mode over the places is permuting the places.
+    orders = np.array([rng.permutation(units) for _ in range(_DRAWS)])
+    control = np.array([_shares(m[orders], places, numbers).max(1) for m in modes])
     return Waves(
         system=system,
         modes=modes.astype(np.complex128),
@@ -163,9 +166,9 @@ def travelling_waves(
         frequencies=np.abs(frequencies),
         positions=places,
         # A crest sits where phase k x + 2 pi f t is constant, so it moves against the sign of k at positive f.
-        wave_numbers=np.array([-b[0] * np.sign(f) for b, f in zip(best, frequencies, strict=True)]),
-        fits=np.array([b[1] for b in best]),
-        control_fits=np.array(control),
+        wave_numbers=-numbers[fits.argmax(1)] * np.sign(frequencies),
+        fits=fits.max(1),
+        control_fits=control,
         provenance=Provenance(
             model=provenance.model if provenance else system,
             weights_hash=provenance.weights_hash if provenance else None,
@@ -176,14 +179,16 @@ def travelling_waves(
     )
 
 
-def _plane_wave(mode: Complex128[np.ndarray, " units"], places: np.ndarray) -> tuple[float, float]:
-    """(wave number, share of the mode explained) of the best plane wave, over numbers that the spacing resolves."""
-    span = np.ptp(places)
-    # Steps of a quarter of a cycle over the whole span, up to half a cycle between neighbours.
-    numbers = np.arange(-2 * (len(places) - 1), 2 * (len(places) - 1) + 1) / (4 * span)
-    waves = np.exp(2j * np.pi * numbers[:, None] * places)
-    shares = np.abs(waves.conj() @ mode) ** 2 / (len(places) * np.vdot(mode, mode).real)
-    # A wave number of 0 is all units together: no wave.
-    shares[numbers == 0] = 0
-    i = int(shares.argmax())
-    return float(numbers[i]), float(shares[i])
+def _wave_numbers(places: np.ndarray) -> np.ndarray:
+    """Steps of a quarter of a cycle over the whole span, up to half a cycle between neighbours; 0 is no wave."""
+    steps = np.arange(-2 * (len(places) - 1), 2 * (len(places) - 1) + 1)
+    return steps[steps != 0] / (4 * np.ptp(places))
+
+
+def _shares(
+    modes: Complex128[np.ndarray, "draws units"], places: np.ndarray, numbers: np.ndarray
+) -> Float64[np.ndarray, "draws numbers"]:
+    """The share of each mode that a plane wave of each number explains."""
+    waves = np.exp(-2j * np.pi * numbers * places[:, None])
+    power = np.square(np.abs(modes)).sum(1, keepdims=True)
+    return np.square(np.abs(modes @ waves)) / (len(places) * power)

@@ -25,7 +25,7 @@ def make(
 ) -> CaseStudy:
     """Train on `length` steps, keep the map whose free run is nearest in D_stsp to a second piece of the true orbit,
     and measure it on a third that neither saw."""
-    forcing = forcing or Forcing(updates=3500)
+    forcing = forcing or Forcing(updates=6000)
     began = time.process_time()
     start = torch.tensor([[1.0, 1.0, 1.0]], dtype=torch.float64)
     true = orbit(lorenz63(DT), start, 3 * length, 1000)[0]

@@ -55,9 +55,9 @@ def make(
                     problem,
                     layer,
                     *by[problem, layer],
-                    float(eigenvalues.real.min()),
-                    float((eigenvalues.real < -0.05).mean()),
-                    float((np.abs(eigenvalues.imag) > 0.05).mean()),
+                    float(np.real(eigenvalues).min()),
+                    float((np.real(eigenvalues) < -0.05).mean()),
+                    float((np.abs(np.imag(eigenvalues)) > 0.05).mean()),
                 ]
             )
             curves[f"{problem}, {layer}"] = np.stack([np.arange(1, 4 * length + 1), accuracy], 1)
@@ -67,7 +67,7 @@ def make(
                 progress(i * len(layers) + j + 1, total, f"{problem}, {layer}")
     longest = 4 * length
     for problem in problems:
-        chance = task(problem).chance(time=longest)
+        chance = task(problem).chance(time=length)
         curves[f"{problem}, guessing (control)"] = np.array([[1, chance], [longest, chance]])
     return CaseStudy(
         name="words",
