@@ -44,6 +44,21 @@ def test_three_latches_have_27_points(cube):
     assert cube.ends == {"fixed": 256, "slow": 0, "escaped": 0, "failed": 0}
 
 
+def test_two_coupled_latches_have_9_points():
+    """On the diagonals W = [[2, -.5], [-.5, 2]] is 1.5 and 2.5: a = tanh(1.5 a) and a = tanh(2.5 a)."""
+    W = torch.tensor([[2, -0.5], [-0.5, 2]], dtype=torch.float64)
+    result = fixed_points(from_function(lambda x: torch.tanh(x @ W), 2, box=box(2)), n_initial=128)
+    assert np.bincount(result.index).tolist() == [4, 4, 1]
+    for gain, sign, root in ((1.5, 1, 0.85856), (2.5, -1, 0.98562)):
+        a = root
+        for _ in range(200):
+            a = math.tanh(gain * a)
+        assert abs(a - root) < 1e-5
+        for side in (1, -1):
+            expected = side * np.array([a, sign * a])
+            assert np.abs(result.points - expected).max(1).min() < 1e-10
+
+
 def test_speeds_are_those_of_the_points_returned(cube):
     assert cube.speeds.max() < 1e-12
     # Carries so large that rounding alone moves them visibly.
