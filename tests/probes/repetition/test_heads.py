@@ -83,6 +83,22 @@ def test_effective_attention_of_a_memory_that_forgets_at_once_is_on_the_token_it
     assert before.min() > 0.02 and after.max() < 1e-6
 
 
+def test_effective_attention_counts_by_its_share_of_each_read():
+    model = small("mamba2")
+    mixer, n = model.blocks[0].mixer, 5
+    result = head_scores(model, length=n, n_rows=1, copying=False, seed=4)
+    tokens = torch.randint(23, (2, 1, n), generator=torch.Generator().manual_seed(4))[0].repeat(1, 2)
+    _, cache = model.run_with_cache(tokens, names_filter="blocks.0.hook_mixer_in")
+    x = cache["blocks.0.hook_mixer_in"]
+    signals = mixer.inputs(mixer.project(x, mixer.init_carry(1, x.dtype, x.device), None)[0])
+    E = mixer.family.attention(signals)[0]
+    for head in range(3):
+        shares = [[abs(float(E[head, t, s])) for s in range(t + 1)] for t in range(2 * n)]
+        previous = np.mean([row[t - 1] / sum(row) for t, row in enumerate(shares) if t])
+        duplicate = np.mean([shares[t][t - n] / sum(shares[t]) for t in range(n, 2 * n)])
+        assert result.scores[head, 1:].tolist() == pytest.approx([previous, duplicate], rel=1e-4)
+
+
 def test_the_ov_circuit_is_that_of_the_weights():
     model = small("attention", "attention")
     mixer = model.blocks[1].mixer
@@ -106,6 +122,8 @@ def test_a_copying_head_scores_one_and_its_opposite_minus_one():
     scores = copying_scores(model, ["attention"] * 4, [0] * 4)
     assert scores[:2] == pytest.approx([1, -1], abs=1e-4)
     # Of the whole token-to-token matrix, which is as wide as the vocabulary.
+    model.unembed.weight.copy_(torch.randn(23, 16))
+    scores = copying_scores(model, ["attention"] * 4, [0] * 4)
     circuit = model.W_E.double() @ ov_circuits(model, 0, 4)[2].double() @ model.W_U.double()
     values = torch.linalg.eigvals(circuit)
     assert -0.99 < scores[2] < 0.99
@@ -182,6 +200,9 @@ def test_hugging_face_models_have_heads_too(kind, tmp_path):
     }[kind]
     torch.manual_seed(1)
     theirs = tf.AutoModelForCausalLM.from_config(config)
+    for parameter in theirs.parameters():
+        # Biases begin at 0.
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
     theirs.save_pretrained(tmp_path)
     model = load_huggingface(tmp_path, dtype=torch.float32)
     result = head_scores(model, length=7, n_rows=2)
