@@ -87,8 +87,7 @@ for model in (collapsed, healthy):
 language = strobe.load("mamba2-python")
 tokens = np.random.default_rng(1).integers(language.cfg.d_vocab, size=(2, 2048))
 plain = diagnose(language, tokens, train_length=512, layers=[0])
-with Planted(layers=(0,), heads=(2,), mean=1.0).open(language):
-    planted = diagnose(language, tokens, train_length=512, layers=[0])
+planted = diagnose(language, tokens, train_length=512, layers=[0], under=Planted(layers=(0,), heads=(2,), mean=1.0))
 print("explosion ratio by head, plain  ", plain.explosion_ratio()[0].round(2))
 print("explosion ratio by head, planted", planted.explosion_ratio()[0].round(2))
 assert 2 in planted.exploded()[0] and not plain.exploded()

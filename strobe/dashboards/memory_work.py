@@ -108,7 +108,8 @@ def analyse(
         return memory.effective_remembrance(model, long.inputs, progress=tick)
     given: dict[str, Any] = {"targets": long.targets, "train_length": length, "progress": tick}
     if analysis == "carry":
-        return memory.diagnose(model, long.inputs, seed=seed, **given)
+        under = memory.Planted(layers=(settings["layer"],)) if settings.get("planted") else None
+        return memory.diagnose(model, long.inputs, under=under, seed=seed, **given)
     if analysis == "loss":
         return memory.position_loss(model, long.inputs, **given)
     every = settings["every"]

@@ -103,6 +103,6 @@ def test_the_recall_models_tell_the_story_from_their_card():
     assert not at.exception
     said = words(at)
     assert "synthetic overwrite task" in said and "no language model" in said
-    assert "the paper's law in the size of the state did not come out here" in said
+    assert "the paper's law in the size of the state did not come out here (a larger state collapsed less)" in said
     shown = [list(frame.value.columns) for frame in at.dataframe]
     assert ["at each boundary", "accuracy"] in shown and any("initial carry" in columns for columns in shown)

@@ -38,8 +38,8 @@ if task == "segmented_recall" and tables:
         st.markdown(
             "A **synthetic overwrite task**, no language model: every segment of 64 tokens has a map of its own. "
             "`recall-t64` was trained on one segment and never had to forget; `recall-t128`, trained on two, had to. "
-            "What this does not show: the paper's law in the size of the state did not come out here (see the sweep), "
-            "so the claim is about training length alone."
+            "What this does not show: the paper's law in the size of the state did not come out here (a larger state "
+            "collapsed less), so the claim is about training length alone."
         )
         for table in tables:
             st.markdown(f"**{table['title']}**")
@@ -78,6 +78,10 @@ layer = here.layer if here.layer in loaded.recurrent else next(iter(loaded.recur
 settings: dict[str, Any] = {"rows": int(rows), "time": int(time), "train_length": int(length)}
 settings |= {"every": int(every)} if analysis == "mitigations" else {}
 settings |= {"layer": layer} if analysis == "curve" else {}
+if analysis == "carry" and st.toggle(
+    f"Plant a head in layer {layer} that never forgets (positive control)", key="mem_plant", bind="query-params"
+):
+    settings |= {"planted": True, "layer": layer}
 key = memory_work.memory_key(loaded.source, analysis, settings)
 
 

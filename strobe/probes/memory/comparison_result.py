@@ -82,7 +82,7 @@ class MitigationComparison(Result):
         for i, run in enumerate(self.runs):
             grey = i in self.controls
             colour = figures.CONTROL_COLOR if grey else palette[drawn % len(palette)]
-            dash = "dot" if grey else figures.DASHES[drawn % len(figures.DASHES)]
+            dash = ("dot", "dashdot")[i % 2] if grey else figures.DASHES[drawn % len(figures.DASHES)]
             drawn += not grey
             name = f"{run} (control)" if grey else run
             fig.add_scatter(x=at, y=values[i], mode="lines", name=name, line={"color": colour, "dash": dash})

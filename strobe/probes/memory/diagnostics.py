@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from strobe.probes.memory.diagnostics_result import CarryDiagnostics
+from strobe.probes.memory.mitigations import Mitigation
 from strobe.probes.memory.streaming import PIECE, Tick, as_inputs, next_token_targets, train_length_of
 from strobe.probes.memory.watching import CarryWatch
 from strobe.probes.provenance import provenance_of
@@ -32,6 +33,7 @@ def diagnose(
     train_length: int | None = None,
     stride: int | None = None,
     layers: Sequence[int] | None = None,
+    under: Mitigation | None = None,
     piece: int = PIECE,
     seed: int = 0,
     progress: Tick | None = None,
@@ -41,7 +43,8 @@ def diagnose(
     `inputs`: token ids [batch, time] (or numbers [batch, time, channels]); rows are averaged over, and two at least are
     needed for the distance from the training range. `targets` [batch, time]: -100 where not scored; None is the next
     token. `train_length`: tokens in a training sequence (None: what the model's configuration says). `stride`: None
-    for an eighth of it. The carry goes through pieces of `piece` tokens and only the numbers of the result are kept.
+    for an eighth of it. `under`: an intervention that all of it, the control too, is run with. The carry goes through
+    pieces of `piece` tokens and only the numbers of the result are kept.
 
     Raises ValueError for a model without a recurrence (`position_loss` applies to it), a layer without one, or a stride
     longer than the input; CaptureTooLarge where the numbers kept would not fit.
@@ -54,13 +57,13 @@ def diagnose(
         raise ValueError(f"a carry after every {stride} tokens was asked for of {x.shape[1]}; give a stride in between")
     watch = CarryWatch(model, chosen, length, stride, x)
     tell = None if progress is None else lambda done: progress(done, x.shape[1], "streaming")
-    watch.run(targets=_targets(x, targets), piece=piece, tick=tell)
+    watch.run(targets=_targets(x, targets), piece=piece, under=under or Mitigation(), tick=tell)
     shuffled = _shuffled(x[:, : _CONTROL_LENGTHS * length], seed)
     control = CarryWatch(model, chosen, length, min(stride, shuffled.shape[1]), shuffled)
-    control.run(targets=None, piece=piece)
+    control.run(targets=None, piece=piece, under=under or Mitigation())
     settings = {
         "train_length": length, "stride": stride, "layers": chosen, "batch": x.shape[0], "time": x.shape[1],
-        "piece": piece,
+        "piece": piece, "under": None if under is None else under.settings(),
     }  # fmt: skip
     words = (
         f"the first {shuffled.shape[1]} tokens in shuffled order; of ranges, rows held out inside the training length"

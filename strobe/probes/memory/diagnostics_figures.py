@@ -98,7 +98,7 @@ def beyond_range(r: "CarryDiagnostics", template: str) -> "plotly.graph_objects.
     fig.update_xaxes(title_text="position (tokens)", type="log")
     fig.update_yaxes(title_text="units outside the range seen in training", tickformat=".0%", rangemode="tozero")
     _mark_training(fig, r.train_length)
-    note = "the range is that of the rows with even number, within training; shares are of the others"
+    note = "range: even rows, within training; shares: odd rows"
     return _finish(fig, "How far the carry leaves what training showed", note, template)
 
 

@@ -84,8 +84,10 @@ def pieces(
         captured = list(range(start + every - 1, stop, every)) if every else []
         wanted = sorted(set(captured) | set(looks(start, stop) if looks else ()))
         here = inputs[:, start:stop]
+        acted = {seen + p for p in looks(start, stop)} if looks else set()
         # A carry hook with no look in this piece would never fire, which the model takes for a mistake.
-        carried = [h for h in hooks if wanted or not str(h[0]).endswith("hook_carry")]
+        carried = [(n, _at_looks(f, acted) if n.endswith("hook_carry") else f)
+                   for n, f in hooks if wanted or not n.endswith("hook_carry")]  # fmt: skip
         asked = [p - start for p in wanted]
         with torch.no_grad():
             (logits, state), cache = model.run_with_cache(
@@ -104,6 +106,11 @@ def pieces(
         yield Piece(start, stop, logits, part, captured, memories)
         if tick is not None:
             tick(stop)
+
+
+def _at_looks(f: Callable[..., Any], positions: set[int]) -> Callable[..., Any]:
+    """A carry hook that leaves the carry alone where it is captured and not looked at: the model calls it at both."""
+    return lambda carry, hook: f(carry, hook=hook) if hook.position in positions else None
 
 
 def _at(memory: Tensor, kept: list[int]) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from strobe.core.memory import refuse_if_too_large
 from strobe.probes.memory import carry_statistics
+from strobe.probes.memory.mitigations import Mitigation
 from strobe.probes.memory.scan_signals import NONLINEAR, changing, log_decay_sums, token_decay
 from strobe.probes.memory.streaming import WindowMeans, pieces
 
@@ -31,11 +32,11 @@ class CarryWatch:
         self._ranges = {i: carry_statistics.TrainingRange() for i in layers}
         self._refuse_too_much()
 
-    def run(self, *, targets: Tensor | None, piece: int, tick: Any = None) -> None:
-        """Stream the inputs, `piece` tokens at a time."""
-        with changing(self.model, self._see_signals, self.linear):
+    def run(self, *, targets: Tensor | None, piece: int, under: Mitigation, tick: Any = None) -> None:
+        """Stream the inputs, `piece` tokens at a time, `under` an intervention (a plain `Mitigation` does nothing)."""
+        with under.open(self.model), changing(self.model, self._see_signals, self.linear):
             for part in pieces(self.model, self.inputs, targets=targets, every=self.stride, layers=self.layers,
-                               piece=piece, tick=tick):  # fmt: skip
+                               looks=under.looks, hooks=under.hooks(self.model), piece=piece, tick=tick):  # fmt: skip
                 if part.targets is not None:
                     self.windows.add(part)
                 self.positions += part.positions

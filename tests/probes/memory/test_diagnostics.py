@@ -105,8 +105,8 @@ def test_window_losses_are_the_models_own(native, tokens):
 
 def test_the_planted_head_explodes_and_is_named(native, tokens):
     model, x = native("mamba2"), tokens(4, 400)
-    with Planted(heads=(2,), mean=1.0).open(model):
-        result = diagnose(model, x, stride=4)
+    result = diagnose(model, x, stride=4, under=Planted(heads=(2,), mean=1.0))
+    assert result.provenance.settings["under"]["kind"] == "Planted"
     # Head 3 of the same group shares the planted key.
     ratio = result.explosion_ratio()[0]
     assert ratio.argmax() == 2 and ratio[2] > 20 * np.delete(ratio, 2).max()
@@ -114,8 +114,8 @@ def test_the_planted_head_explodes_and_is_named(native, tokens):
     assert 300 < ratio[2] < 1200 and 2 in result.exploded()[0]
     assert result.half_life()[0][2, 0] == np.inf
     plain = diagnose(model, x, stride=4)
-    assert plain.explosion_ratio()[0].max() < 0.05 * ratio[2]
-    assert result.outside[0][-1] > plain.outside[0][-1] + 0.1
+    assert plain.explosion_ratio()[0].max() < 0.1 * ratio[2]
+    assert result.outside[0][-1] > plain.outside[0][-1]
     assert "none of this is collapse" in result.summary()
 
 
@@ -172,6 +172,14 @@ def test_what_would_not_fit_is_refused_before_it_runs(native, tokens, monkeypatc
     monkeypatch.setattr("strobe.core.memory.available_bytes", lambda device="cpu": 1000)
     with pytest.raises(CaptureTooLarge, match="longer stride or fewer layers"):
         diagnose(native("mamba2"), tokens(1, 20), stride=1)
+
+
+def test_it_can_be_run_under_an_intervention_on_the_carry(native, tokens):
+    from strobe.probes.memory import Reset
+
+    result = diagnose(native("mamba2"), tokens(2, 40), stride=4, piece=10, under=Reset(every=8))
+    norms = result.head_norm[0]
+    assert not norms[1::2].any() and (norms[::2] > 0).all()
 
 
 def test_progress_can_cancel(native, tokens):

@@ -35,6 +35,14 @@ def test_after_a_reset_of_everything_the_model_reads_afresh(name, piece, native,
     assert (found - plain)[:, 8:].abs().max() > 1e-6
 
 
+def test_what_is_captured_elsewhere_is_not_reset(native, tokens):
+    model, x = native("mamba2"), tokens(2, 24)
+    plain, _ = run(model, x, Reset(every=8))
+    seen, memories = run(model, x, Reset(every=8), every=3, piece=12)
+    assert (seen - plain).abs().max() < 1e-12
+    assert [bool(memories[:, i].any()) for i in range(8)] == [(3 * i + 3) % 8 != 0 for i in range(8)]
+
+
 def test_parts_are_reset_apart(native, tokens):
     model, x = native("mamba2"), tokens(2, 16)
     shown = {}

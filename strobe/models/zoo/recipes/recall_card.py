@@ -11,10 +11,10 @@ from strobe.models.native import HookedLM
 from strobe.models.tasks import IGNORED, task
 
 _SEGMENTS, _ROWS, _LENGTH = 128, 16, 64
-_RANGES = {"segment 1": (0, 1), "2": (1, 2), "9-16": (8, 16), "65-128": (64, 128)}
+_RANGES = {"segment 1": (0, 1), "segment 2": (1, 2), "segments 9-16": (8, 16), "segments 65-128": (64, 128)}
 # Segments of the causal test: enough to be collapsed, few enough to run six times.
 _TESTED = 24
-_COLUMNS = (*(f"accuracy, {r}" if "seg" in r else r for r in _RANGES), "retention per segment, by head",
+_COLUMNS = (*(f"accuracy, {r}" for r in _RANGES), "retention per segment, by head",
             "largest growth of a head's RMS")  # fmt: skip
 
 
