@@ -43,7 +43,9 @@ def test_each_step_answers_as_it_did(tmp_path):
     assert [step for step, _ in found] == [0, 3, 20]
     with torch.no_grad():
         for step, again in found:
-            assert torch.equal(again(inputs), said[step])
+            # Torch runs a frozen cell by another kernel, which rounds otherwise.
+            torch.testing.assert_close(again(inputs), said[step], rtol=1e-5, atol=1e-6)
+            assert all(torch.equal(p, kept[step][name]) for name, p in again.named_parameters())
             assert f"after {step} steps" in again.model_name
             assert not any(p.requires_grad for p in again.parameters())
 
@@ -60,4 +62,4 @@ def test_the_bundled_one_learns_on_the_way():
     with torch.no_grad():
         kept = {step: model(inputs)[0, -1].sign().tolist() for step, model in load_steps(folder)}
     assert kept[600] == [1.0, -1.0, 1.0]
-    assert sorted(kept)[0] == 0
+    assert min(kept) == 0
