@@ -86,6 +86,7 @@ def test_the_committed_table_has_every_kernel_and_all_fit():
 
     page = (ROOT / "docs" / "triton_compile.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| kernel")]
-    for name, *_ in SHAPES:
-        assert {line.split(" | ")[1] for line in rows if line.startswith(f"| {name}: ")} == {"80", "90"}
+    for name, rank, *_ in SHAPES:
+        hopper = [line for line in rows if line.startswith(f"| {name}: ") and line.split(" | ")[1] == "90"]
+        assert len(hopper) >= (6 if rank else 5)
     assert all(line.endswith("| yes |") for line in rows)

@@ -107,14 +107,15 @@ def _variant(
     )
 
 
-def _allowed_stack(channel: bool, key: int, dtype: Any) -> tuple[int, str]:
-    """Bytes a thread that a kernel may spill, and why; found by compiling, and no smaller tile did better."""
+def _allowed_stack(channel: bool, key: int, dtype: Any) -> tuple[dict[int, int], str]:
+    """Bytes a thread that a kernel may spill, by capability, and why; set to what compiling found, rounded up."""
     if dtype == torch.float32:
-        return 1536, "three TF32 products keep two parts of each operand"
+        return {90: 1536, 80: 2048}, "three TF32 products keep two parts of each operand"
     if channel:
         why = "the decays of every level of halves are kept from one product with them to the next"
-        return (1280 if key > 128 else 256), why
-    return 0, ""
+        allowed = 1280 if key > 128 else 256
+        return {90: allowed, 80: 2 * allowed}, why
+    return {80: 320}, "tiles were chosen for sm_90, whose products take their operands from shared memory"
 
 
 def _type(argument: str, dtype: Any) -> str:
