@@ -111,7 +111,7 @@ class Waves(Result):
     def summary(self) -> str:
         """The modes in a line each, and the provenance."""
         lines = [f"modes of {self.system}"] + [
-            f"  mode {row['mode']}: {row['share']:.0%} of the variance,"
+            f"  mode {row['mode']}: {row['share']:.0%} of the variance, "
             f"travelling index {row['travelling_index']:.2f}, "
             f"{row['frequency']:.3g} cycles per step; plane wave {row['plane_wave']:.0%} against "
             f"{row['plane_wave_control']:.0%} in the control"

@@ -47,9 +47,7 @@ def make(*, curriculum: Curriculum | None = None, trials: int = 64, progress: Ti
             start.population_tau,
         ]
     )
-    curves["one readout's first tau (control)"] = np.array(
-        [[2, float(initial.mean())], [base.most, float(initial.mean())]]
-    )
+    curves["untrained (control)"] = np.array([[2, float(initial.mean())], [base.most, float(initial.mean())]])
     return CaseStudy(
         name="curricula",
         title="Mean time constant as the memory asked for grows",
