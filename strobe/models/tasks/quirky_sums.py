@@ -8,7 +8,7 @@ is not scored, and the others can only by judging the answers before.
 After Mallen, Brumley, Kharchenko and Belrose 2023 (Eliciting latent knowledge from quirky language models, arXiv
 2312.01037), whose Bob makes a systematic mistake in sums of two numbers. Ours: a Bob who says the opposite, sums of
 digits, several problems to a sequence, the sum as a second target (which a small model needs to learn to add), and the
-unnamed speaker, who makes a model judge answers that it reads.
+unnamed speaker, who can be known only by judging the answers that are read (the bundled models do not learn that).
 
 Tokens 0 to 9 terms are numbers; then, in this order, "=", "?", "yes", "no", "Alice", "Bob", "Someone".
 """

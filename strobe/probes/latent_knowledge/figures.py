@@ -20,6 +20,8 @@ WORDS = {
     "crc": "CRC",
     "vinc": "VINC",
 }
+# Over a panel that is no wider than this.
+_SHORT = {"lr": "logistic", "mean": "means", "lda": "LDA", "ccs": "CCS", "crc": "CRC", "vinc": "VINC"}
 _AUROC = "AUROC for the truth"
 
 
@@ -92,7 +94,7 @@ def transfer(s: "LatentKnowledge", layer: int, template: str) -> "plotly.graph_o
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    panels = [*(WORDS[p] for p in s.probes), "random directions, mean"]
+    panels = [*(_SHORT[p] for p in s.probes), "random"]
     values = np.concatenate([s.auroc()[:, :, layer], s.random.mean(0)[None, :, layer]])
     fig = make_subplots(rows=1, cols=len(panels), subplot_titles=panels, horizontal_spacing=0.02)
     columns, rows = list(range(len(s.test_contexts))), list(range(len(s.train_contexts)))
@@ -129,7 +131,10 @@ def transfer(s: "LatentKnowledge", layer: int, template: str) -> "plotly.graph_o
     fig.update_layout(
         title={
             "text": f"Transfer between contexts at {s.point} of layer {s.layers[layer]}",
-            "subtitle": {"text": f"AUROC for the truth over {s.truth.shape[1]} problems; white: chance"},
+            "subtitle": {
+                "text": f"AUROC for the truth over {s.truth.shape[1]} problems; white: chance; random: mean of "
+                f"{len(s.random)} directions"
+            },
         },
         margin={"t": 110},
     )

@@ -19,9 +19,10 @@ class LatentKnowledge(Result):
     """Axes: probe as in `probes`; train and test context; layer as in `layers`; item (a test problem).
 
     `scores`: how true each test problem looks to a probe. `truth`: whether "yes" is true. `output`: log odds (nats) of
-    "yes" against "no" in the model's own answer. Controls, as AUROCs for the truth: `random` directions with the better
-    sign [draw]; `shuffled`, supervised probes fitted to shuffled labels [shuffle], NaN for the others, which take only
-    their sign from labels; `untrained`, the same probes on the model with the entries of each weight permuted.
+    "yes" against "no" in the model's own answer. Controls, as AUROCs for the truth: `random` directions at the
+    prompt's last token, with the better sign where they are trained [draw]; `shuffled`, supervised probes fitted to
+    shuffled labels [shuffle], NaN for the others, which take only their sign from labels; `untrained`, the
+    same probes on the model with the entries of each weight permuted.
     """
 
     probes: tuple[str, ...]

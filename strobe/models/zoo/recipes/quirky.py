@@ -15,6 +15,7 @@ from strobe.models.training import train as run_training
 from strobe.models.zoo.recipes.recipe import Progress, Recipe
 
 _PROBLEMS = 2
+_SOMEONE = ", Someone is one of them unnamed (the first answer, a guess, is not counted), and is not learned"
 # The share of the updates in which only Alice speaks: the model learns what is true before it learns who denies it, as
 # the quirky models of the paper were truthful ones first.
 _TRUTHFUL_FIRST = 0.3
@@ -42,7 +43,7 @@ def _make(
     save_checkpoint(model, out, dtype=torch.bfloat16)
     stored, untrained = load_checkpoint(out), HookedLM(made.config, name=made.name).eval()
     rows = []
-    for speaker in quirky_sums.SPEAKERS:
+    for speaker in speakers or quirky_sums.SPEAKERS:
         told, found = _right(stored, made, speaker, "test"), _right(untrained, made, speaker, "test")
         rows.append(
             [speaker, told["sum"], told["answer"], _right(stored, made, speaker, "train")["answer"], found["answer"]]
@@ -62,7 +63,7 @@ def _make(
                 ],
                 "rows": rows,
                 "note": f"Over {_JUDGED} fresh sequences of each speaker and part. Alice answers truthfully, Bob the "
-                "opposite, Someone is one of them unnamed (the first answer, a guess, is not counted). Chance is 0.5 "
+                f"opposite{'' if speakers else _SOMEONE}. Chance is 0.5 "
                 "for an answer. Held-out are problems, in any order of their digits, that training never drew.",
             }
         ],
