@@ -1,6 +1,9 @@
 """Layer-update geometry against the plain forward, and against the number of layers: time and memory."""
 
-import tracemalloc
+import resource
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,10 @@ import strobe
 from strobe.models import HookedLM, ModelConfig
 from strobe.probes.depth import depth_dynamics
 from strobe.probes.geometry import layer_geometry, library_sequences
+
+LAYERS = (4, 8, 16)
+BANK, WIDTH = 4096, 256
+MAPS = ("linear", "constant")
 
 
 def section(
@@ -29,15 +36,15 @@ def section(
     for name in models:
         model = strobe.load(name)
         lines += [_row(model, name, what, f, rows, turns) for what, f, rows in _cases(model, n_bank)]
-    counts = (4, 8, 16)
-    peaks = [_peak(n) for n in counts]
+    peaks = [_peak(n) for n in LAYERS]
     lines += [
         "",
-        "Peak of Python's and numpy's memory over a run, and torch tensors of the bank alive at once, by layers:",
+        f"Resident memory that a run over {BANK} tokens of width {WIDTH} adds to a loaded model, at its peak, each in "
+        f"a process of its own; one layer's activations are {BANK * WIDTH * 4 / 1e6:.0f} MB in float32.",
         "",
-        "| layers | " + " | ".join(map(str, counts)) + " |",
-        "|---|" + "---|" * len(counts),
-        "| peak, MB | " + " | ".join(f"{peak / 1e6:.1f}" for peak in peaks) + " |",
+        "| layers | " + " | ".join(map(str, LAYERS)) + " |",
+        "|---|" + "---|" * len(LAYERS),
+        "| added, MB | " + " | ".join(f"{peak / 1e6:.0f}" for peak in peaks) + " |",
     ]
     return "\n".join(lines) + "\n"
 
@@ -72,18 +79,31 @@ def _row(model: Any, name: str, what: str, f: Any, rows: np.ndarray, turns: int)
 
 
 def _peak(n_layers: int) -> int:
-    """Bytes at the peak of what Python and numpy allocate while a model of `n_layers` blocks is measured."""
-    options = {"attention": {"n_heads": 2}}
+    """Bytes that measuring a model of `n_layers` blocks adds to the memory of a process of its own."""
+    out = subprocess.run(
+        [sys.executable, __file__, "--peak", str(n_layers)], capture_output=True, text=True, check=True
+    ).stdout
+    return int(out.split()[-1])
+
+
+def _added(n_layers: int) -> int:
+    torch.set_num_threads(1)
+    options = {"attention": {"n_heads": 4}}
     model = HookedLM(
-        ModelConfig(d_model=64, d_vocab=256, layers=("attention",) * n_layers, mixer_options=options, mlp="none")
+        ModelConfig(d_model=WIDTH, d_vocab=256, layers=("attention",) * n_layers, mixer_options=options, mlp="none")
     )
-    tokens = np.random.default_rng(0).integers(0, 256, (48, 32))
-    tracemalloc.start()
-    layer_geometry(model, tokens, n_bank=800, n_judged=32, maps=("constant",), k=8, n_bootstrap=10)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak
+    tokens = np.random.default_rng(0).integers(0, 256, (BANK // 63 + 16, 64))
+    # What the first run loads and keeps (libraries, threads) is no part of the second one's need.
+    layer_geometry(model, tokens[:30], n_bank=256, n_judged=16, layers=[0], k=8, maps=MAPS, n_bootstrap=10)
+    before = _resident()
+    layer_geometry(model, tokens, n_bank=BANK, n_judged=64, k=8, maps=MAPS, n_bootstrap=10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+
+
+def _resident() -> int:
+    """Bytes of this process in memory now (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 if __name__ == "__main__":
-    print(section())
+    print(_added(int(sys.argv[2])) if sys.argv[1:2] == ["--peak"] else section())

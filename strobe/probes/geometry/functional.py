@@ -18,8 +18,9 @@ from strobe.models.state import ModelState
 
 # Logits held at a time: 2^25 numbers are 256 MB in float64.
 _LOGITS = 2**25
-# Rows that run at once: each has a copy of the state.
-_ROWS = 512
+# Rows of text whose state is held at a time, copies that run at once, and bytes of state that the copies may take
+# (those of one token are always made).
+_TEXTS, _ROWS, _STATE = 16, 512, 2**26
 
 
 @torch.no_grad()
@@ -38,19 +39,27 @@ def replacement_kl(
     """
     device = next(model.parameters()).device
     tokens = tokens.to(device)
-    n_rows, n_variants = len(tokens), replacements.shape[2]
-    found = np.full((n_rows, len(positions), n_variants), np.nan)
-    together = max(1, min(_ROWS // (1 + n_variants), _LOGITS // ((1 + n_variants) * horizon * model.cfg.d_vocab)))
+    parts = zip(tokens.split(_TEXTS), replacements.split(_TEXTS), strict=True)
+    return np.concatenate([_of_texts(model, part, positions, layer, put.to(device), horizon) for part, put in parts])
+
+
+def _of_texts(
+    model: Any, tokens: Tensor, positions: Sequence[int], layer: int, replacements: Tensor, horizon: int
+) -> np.ndarray:
+    """`replacement_kl` of a few rows, whose state is held."""
+    n_rows, copies = len(tokens), 1 + replacements.shape[2]
+    found = np.full((n_rows, len(positions), copies - 1), np.nan)
     state, done = None, 0
     for at, position in enumerate(positions):
         if position > done:
             state = model.state_after(tokens[:, done:position], state)
             done = position
-        for rows in torch.arange(n_rows).split(together):
-            given = tokens[rows.to(device), position : position + horizon]
-            there = None if state is None else _copies(state, rows.to(device), 1 + n_variants)
-            put = replacements[rows, at].to(device)
-            found[rows.numpy(), at] = _run(model, given, there, layer, put).cpu().numpy()
+        held = 0 if state is None else sum(x.nbytes for c in state.carries.values() for x in c)
+        most = min(_ROWS, _LOGITS // (horizon * model.cfg.d_vocab), _STATE * n_rows // max(held, 1))
+        for rows in torch.arange(n_rows, device=tokens.device).split(max(1, most // copies)):
+            there = None if state is None else _copies(state, rows, copies)
+            kl = _run(model, tokens[rows, position : position + horizon], there, layer, replacements[rows, at])
+            found[rows.cpu().numpy(), at] = kl.cpu().numpy()
     return found
 
 

@@ -7,6 +7,7 @@ import transformers as tf
 
 from strobe.models import HookedLM, ModelConfig
 from strobe.models.huggingface import load_huggingface
+from strobe.probes.geometry import functional
 from strobe.probes.geometry.functional import replacement_kl, variants
 
 COMMON = {"vocab_size": 61, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -63,6 +64,21 @@ def test_one_token_is_replaced_and_nothing_else(model, horizon):
                 expected = kl[:, position : position + horizon].sum(1)
                 np.testing.assert_allclose(got[:, at, variant], expected.numpy(), rtol=2e-4, atol=1e-7)
                 assert expected.min() > 1e-4
+
+
+def test_pieces_of_the_work_make_the_whole(model, monkeypatch):
+    generator = torch.Generator().manual_seed(2)
+    tokens, put = torch.randint(3, 61, (5, 9), generator=generator), torch.randn(5, 2, 3, 16, generator=generator)
+    whole = replacement_kl(model, tokens, [0, 6], 1, put)
+    ran = []
+    run = functional._run
+    monkeypatch.setattr(functional, "_run", lambda *given: ran.append(len(given[1])) or run(*given))
+    for name, value, most in (("_TEXTS", 2, 2), ("_ROWS", 8, 2), ("_STATE", 1, 1), ("_LOGITS", 61, 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(functional, name, value)
+            ran.clear()
+            np.testing.assert_allclose(replacement_kl(model, tokens, [0, 6], 1, put), whole, rtol=1e-4, atol=1e-8)
+            assert max(ran) == most
 
 
 def test_a_token_put_in_its_own_place_changes_nothing(model):

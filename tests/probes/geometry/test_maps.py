@@ -150,6 +150,14 @@ def test_pure_noise_stops_the_network_before_it_learns_it():
     assert predicted.square().mean() < 0.1
 
 
+def test_the_network_that_is_kept_is_the_best_and_not_the_last(monkeypatch):
+    monkeypatch.setattr(global_maps, "_RATE", 1e-2)
+    monkeypatch.setattr(global_maps, "_PATIENCE", 60)
+    held = global_maps.kept_back(SEQUENCE)
+    predicted = global_maps.mlp(X, X + normal(N, D), held, 0)(X)
+    assert predicted.square().mean() < 0.1
+
+
 def test_one_sequence_cannot_choose_a_penalty():
     with pytest.raises(ValueError, match="one sequence; give more"):
         global_maps.kept_back(torch.zeros(5, dtype=torch.int64))
