@@ -124,6 +124,19 @@ def test_identity_and_mean_update_are_what_their_names_say(found):
     assert (found.position > 0).all()
 
 
+def test_the_bank_holds_the_tokens_it_says_and_no_first_ones():
+    model = planted()
+    fit, judge = Sequences(TOKENS, np.arange(40) // 2).split(6)
+    source = module._Source(model, fit, judge, 100, 40, 0)
+    (layer, bank, _), *_ = source.blocks([1])
+    _, resid = residuals(model, torch.as_tensor(fit.rows))
+    rows, at = source.bank_at
+    assert layer == 1 and (at > 0).all() and len(set(zip(rows.tolist(), at.tolist(), strict=True))) == 100
+    torch.testing.assert_close(bank.x, resid[1][rows, at].double())
+    torch.testing.assert_close(bank.y, resid[2][rows, at].double())
+    assert bank.sequence.tolist() == fit.sequence[rows].tolist()
+
+
 def test_layers_asked_for_are_those_of_the_whole_run(found):
     some = layer_geometry(planted(), TOKENS, layers=[2, 0], **PLANTED)
     assert some.layers == (0, 2) and some.n_layers == 3
