@@ -187,7 +187,8 @@ def make(
                 "title": "Switching rate with the kick units' activity scaled",
                 "columns": ["scale", "kick units", "random triplets, mean (control)", "their standard deviation"],
                 "rows": kick_rows,
-                "note": "Measured under noise that the search for the units did not use.",
+                "note": "Control: random triplets of units. Measured under noise that the search for the units did "
+                "not use.",
             },
         ],
         curves=orbits,
