@@ -1,11 +1,13 @@
-"""Oracle: every subset of a small set of seeds, drawn and counted; and eigenvalues whose timescales are known."""
+"""Oracle: every subset of a small set of seeds, drawn and counted; determinants; eigenvalues of known timescales."""
 
 from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 
 from strobe.probes.fixed_points import classify, completeness
+from strobe.probes.fixed_points.spectra import signs
 
 
 def test_the_curve_is_the_mean_over_all_subsets():
@@ -45,6 +47,15 @@ def test_kinds(eigenvalues, kind, index):
     spectrum = np.array([eigenvalues], dtype=np.complex128)
     assert classify.kinds(spectrum) == [kind]
     assert classify.saddle_index(spectrum).tolist() == [index]
+
+
+def test_signs_are_those_of_the_determinants():
+    J = 1.5 * torch.randn(60, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = signs(torch.linalg.eigvals(J))
+    assert torch.equal(found, torch.linalg.slogdet(torch.eye(5, dtype=torch.float64) - J)[0].long())
+    assert {1, -1} == set(found.tolist())
+    undecided = torch.tensor([[1.0, 0.5], [float("nan")] * 2], dtype=torch.complex128)
+    assert signs(undecided).tolist() == [0, 0]
 
 
 def test_timescales_and_periods():
