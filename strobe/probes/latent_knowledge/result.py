@@ -123,7 +123,9 @@ class LatentKnowledge(Result):
             for i, context in enumerate(self.test_contexts)
         ]
         test, mean, (low, high) = self.test_index(None), self.auroc(), self.interval()
-        lines.append(f"  fitted in {self.train_contexts[0]}, tested in {self.test_contexts[test]}, at the best layer:")
+        lines.append(
+            f"  fitted in {self.train_contexts[0]}, tested in {self.test_contexts[test]}, at the layer best here:"
+        )
         for i, probe in enumerate(self.probes):
             at = (i, 0, int(np.argmax(mean[i, 0, :, test])), test)
             lines.append(
