@@ -26,7 +26,8 @@ OPTIONS = {
     "rwkv4": {"hidden": 7},
     "attention": {"n_heads": 2},
 }
-PAIRS = [("mamba2", "gru"), ("gated_deltanet", "lstm"), ("mingru", "elman"), ("rglru", "mamba")]
+# One alone as well: of two, only the slower is seen.
+STACKS = [("mamba2", "gru"), ("gated_deltanet", "lstm"), ("mingru", "elman"), ("rglru", "mamba"), ("gated_deltanet",)]
 tf.logging.disable_progress_bar()
 
 
@@ -65,16 +66,16 @@ def whole_radius(model: HookedLM, before, turn: torch.Tensor) -> float:
     return float(torch.linalg.eigvals(jacobian).abs().max())
 
 
-@pytest.mark.parametrize("layers", PAIRS, ids="-".join)
+@pytest.mark.parametrize("layers", STACKS, ids="-".join)
 def test_the_largest_radius_of_a_layer_is_that_of_the_whole_model(layers):
     model = small(*layers).double()
     turn, period = torch.tensor([[3, 7, 11]]), 3
     whole = torch.cat([torch.tensor([[1, 2]]), turn.repeat(1, 8)], 1)
-    radii = [module._radius(model, model.mixers[f"blocks.{i}.mixer"], whole, period) for i in range(2)]
-    assert [note for _, note in radii] == ["", ""]
+    radii = [module._radius(model, model.mixers[f"blocks.{i}.mixer"], whole, period) for i in range(len(layers))]
+    assert not any(note for _, note in radii)
     expected = whole_radius(model, model.state_after(whole[:, :-period]), turn)
     assert max(r for r, _ in radii) == pytest.approx(expected, rel=1e-4)
-    assert expected > 1e-4 and abs(radii[0][0] - radii[1][0]) > 1e-6
+    assert expected > 1e-4 and (len(radii) == 1 or abs(radii[0][0] - radii[1][0]) > 1e-6)
 
 
 def test_wkv_forgets_around_a_loop_by_its_decay():
@@ -98,6 +99,7 @@ def test_a_loop_is_found_with_its_period_and_the_carry_comes_back(monkeypatch, t
             yield torch.tensor([token])
 
     monkeypatch.setattr(module, "generate_stream", into_a_loop)
+    monkeypatch.setattr(module, "_PIECE", 17)
     result = greedy_loop(model, [3, 1, 7], max_new_tokens=61)
     assert (result.period, result.onset, result.unit) == (3, 4, "[4][9][2]")
     assert "period 3 from new token 4" in result.verdict and "19 whole copies" in result.verdict
