@@ -32,7 +32,7 @@ print(f"{sae.kind}, {sae.d_sae} features of {sae.hook_name}, {sae.k} active a to
 # In place of the activation, on files that it was not trained on. 1 is the model as it is.
 
 # %%
-measured = evaluate_sae(model, sae, corpus, n_tokens=2048)
+measured = evaluate_sae(model, sae, corpus, n_tokens=1024)
 print(measured.summary())
 measured.figure()
 
@@ -45,7 +45,7 @@ assert measured.recovered()[0] > 0.9 > measured.recovered()[2], "an untrained di
 # Found by a token it fires on; then the passages where it fires, and the next tokens that it raises.
 
 # %%
-atlas = feature_atlas(model, sae, corpus, n_tokens=8192)
+atlas = feature_atlas(model, sae, corpus, n_tokens=4096)
 print(atlas.summary())
 feature, token, strength = atlas.search("return")[0]
 print(f"feature {feature} fires on {token!r}, {strength:.2f} on average; it raises {atlas.logits(feature)[0][:5]}")
@@ -64,7 +64,7 @@ feature_text(model, sae, "def area(self, r):\n    return 3.14159 * r ** 2", [fea
 # %%
 twin = atlas.twin(feature)
 values = [1.5 * float(atlas.maximum[i]) for i in (feature, twin)]
-play = feature_play(model, sae, "def area(r):", feature, values[0], (twin, values[1]), max_new_tokens=12)
+play = feature_play(model, sae, "def area(r):", feature, values[0], (twin, values[1]), max_new_tokens=8)
 print(play.summary())
 
 # %%
@@ -76,13 +76,23 @@ assert (same == plain).all()
 
 # %% [markdown]
 # ## A dictionary of a matrix carry
-# One head of the state, each atom an outer product $v w^T$, in the manner of WriteSAE. A few seconds of training:
-# enough to see it learn, not to look at its features.
+# One head of the state, each atom an outer product $v w^T$, in the manner of WriteSAE. Its card is honest: it explains
+# more of the variance than as many principal components do, and recovers less of the loss.
 
 # %%
-config = SaeConfig(d_sae=128, k=16, atoms="rank1", tokens=4096, batch=256, buffer=2048, learning_rate=5e-3)
-states, training = train_sae(model, corpus, "blocks.2.mixer.hook_state_S", head=2, config=config)
-print(training.summary())
+states = SparseAutoencoder.bundled(name, "sae-state-2-head-2")
+states.check(model)
 assert states.state_shape is not None and states.factors is not None
 print(f"{states.d_sae} atoms of shape {states.state_shape}, {sum(f.numel() for f in states.factors)} numbers")
+feature_text(model, states, "def area(self, r):\n    return 3.14159 * r ** 2").figure()
+
+# %% [markdown]
+# ## Training one
+# At any hook point of any model; a few seconds here, so only enough to see it learn.
+
+# %%
+config = SaeConfig(d_sae=128, k=8, tokens=12_288, batch=256, buffer=4096, learning_rate=5e-3)
+trained, training = train_sae(model, corpus, "blocks.0.hook_resid_post", config=config)
+print(training.summary())
+assert training.unexplained[-1] < 0.7 * training.unexplained[0]
 training.figure()

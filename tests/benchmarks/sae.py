@@ -32,16 +32,14 @@ def section(steps: int = 100, turns: int = 3, d_sae: int = 1024, k: int = 16, ba
     torch.set_num_threads(1)
     vectors = _vectors(20 * batch + 2048)
     theirs = os.environ.get(_PYTHON)
-    ours, others = [], {"dense": [], "sparse": []}
+    ours, others = [], []
     with TemporaryDirectory() as folder:
         file = Path(folder) / "vectors.safetensors"
         save_file({"vectors": vectors}, file)
         for _ in range(turns):
             ours.append(_ours(vectors, steps, d_sae, k, batch))
             if theirs:
-                for sparse, name in enumerate(others):
-                    arguments = (str(file), d_sae, k, batch, steps, 2e-3, sparse)
-                    others[name].append(_theirs(theirs, *arguments))
+                others.append(_theirs(theirs, str(file), d_sae, k, batch, steps, 2e-3))
     lines = [
         "## Sparse autoencoders",
         "",
@@ -56,7 +54,8 @@ def section(steps: int = 100, turns: int = 3, d_sae: int = 1024, k: int = 16, ba
     ]
     if not theirs:
         lines.append(f"| SAELens | not run: {_PYTHON} names no python | | |")
-    lines += [_row(f"SAELens ({name} activations)", runs, ours, steps * batch) for name, runs in others.items() if runs]
+    if others:
+        lines.append(_row("SAELens", others, ours, steps * batch))
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,6 @@
 """Trains SAELens's TopK on the vectors in a file: run by `sae.py` in an environment that has SAELens, never imported.
 
-``python saelens_trainer.py VECTORS.safetensors D_SAE K BATCH STEPS LR SPARSE``; prints CPU seconds of the training and
+``python saelens_trainer.py VECTORS.safetensors D_SAE K BATCH STEPS LR``; prints CPU seconds of the training and
 the variance left unexplained on the last vectors as JSON.
 """
 
@@ -17,12 +17,10 @@ from safetensors.torch import load_file
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
-path, d_sae, k, batch, steps, rate, sparse = sys.argv[1:]
+path, d_sae, k, batch, steps, rate = sys.argv[1:]
 vectors = load_file(path)["vectors"]
 train, judged = vectors[:-2048], vectors[-2048:]
-config = TopKTrainingSAEConfig(
-    d_in=vectors.shape[1], d_sae=int(d_sae), k=int(k), use_sparse_activations=bool(int(sparse)), device="cpu"
-)
+config = TopKTrainingSAEConfig(d_in=vectors.shape[1], d_sae=int(d_sae), k=int(k), device="cpu")
 sae = TopKTrainingSAE(config)
 trainer = SAETrainer(
     cfg=SAETrainerConfig(
