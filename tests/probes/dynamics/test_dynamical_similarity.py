@@ -47,6 +47,14 @@ def test_frequencies_without_overlap_are_at_distance_1():
     assert d_hellinger(slow, 3 * slow) < 1e-6
 
 
+def test_half_of_the_power_elsewhere_is_at_its_closed_form():
+    # Spectra (1, 0) and (1/2, 1/2): the distance is sqrt(1 - sqrt(1/2)).
+    t = np.arange(4000)
+    one, other = np.sin(2 * np.pi * t / 100)[:, None], np.sin(2 * np.pi * t / 10)[:, None]
+    assert d_hellinger(one, one + other) == pytest.approx(np.sqrt(1 - np.sqrt(0.5)), abs=0.01)
+    assert d_hellinger(one, one + other, smoothing=5) == pytest.approx(np.sqrt(1 - np.sqrt(0.5)), abs=0.01)
+
+
 def test_what_cannot_be_compared_is_refused():
     x = np.zeros((10, 2))
     with pytest.raises(ValueError, match="same channels"):

@@ -35,6 +35,8 @@ def test_a_rank_3_system_in_50_dimensions_has_its_eigenvalues():
     full = basis @ A3 @ basis.T
     for value, mode in zip(found.eigenvalues, found.modes, strict=True):
         np.testing.assert_allclose(full @ mode, value * mode, atol=1e-8)
+    # On the axes a mode is an eigenvector of unit length.
+    np.testing.assert_allclose(np.linalg.norm(found.modes, axis=1), 1, atol=1e-8)
 
 
 def test_units_of_time():

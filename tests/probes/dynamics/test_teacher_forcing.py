@@ -58,6 +58,19 @@ def test_a_rotation_is_learned_and_the_best_look_is_kept():
     assert done.losses[-20:].mean() < 0.1 * done.losses[:5].mean()
 
 
+def test_of_several_looks_the_best_is_kept():
+    seen, scores = [], [3.0, 1.0, 2.0]
+
+    def watch(map):
+        seen.append(map)
+        return scores[len(seen) - 1]
+
+    series = np.random.default_rng(0).normal(size=(60, 1))
+    done = fit_by_forcing(series, Forcing(hidden=2, length=5, updates=6, watch_every=2), watch)
+    assert done.map is seen[1]
+    assert done.scores.tolist() == [[2, 3], [4, 1], [6, 2]]
+
+
 def test_settings_that_make_no_fit_are_refused():
     with pytest.raises(ValueError, match="alpha=2"):
         Forcing(alpha=2.0)
