@@ -244,3 +244,16 @@ def test_training_never_sees_the_sequences_it_is_scored_on():
     task_score(Spy(1, 1), task("cumulative_parity"))
     trained_on = {tuple(row.tolist()) for step in range(40) for row in batches(step).inputs}
     assert not trained_on & {tuple(row.tolist()) for row in seen[0]}
+
+
+def test_quirky_sums_hold_out_every_order_of_a_problem_and_part_by_part():
+    from strobe.models.tasks.quirky_sums import held_out
+
+    every = np.indices((10, 10, 10)).reshape(3, -1).T
+    chosen = held_out(every)
+    for order in ((1, 0, 2), (2, 1, 0), (1, 2, 0)):
+        np.testing.assert_array_equal(held_out(every[:, order]), chosen)
+    assert 0.1 < chosen.mean() < 0.3
+    for part in ("train", "test"):
+        told = _generate("quirky_sums", {"terms": 3, "part": part}).inputs[:, 1:].reshape(50, -1)
+        assert (held_out(told[:, :3]) == (part == "test")).all() and (held_out(told[:, 7:10]) == (part == "test")).all()

@@ -82,6 +82,14 @@ def test_supervised_probes_find_the_truth_that_the_output_denies(result):
     assert low[0, :, 0, :2].min() == 1.0
 
 
+def test_a_probe_is_fitted_where_it_says(liar):
+    told = problems(24, ALICE, 6)
+    denied = [problem._replace(true=not problem.true) for problem in told]
+    study = Study("denied", {"Alice": told, "denied": denied}, {"Alice": problems(20, ALICE, 7)}, ANSWERS)
+    found = latent_knowledge(liar, study, probes=["mean"], n_random=1, n_shuffles=1)
+    assert found.auroc()[0, :, 0, 0].tolist() == [1.0, 0.0]
+
+
 def test_where_there_is_nothing_to_know_nothing_is_found(result):
     assert result.auroc()[:, :, 0, 2].tolist() == [[0.5, 0.5]] * 6, "the prompts end in the same token"
     assert result.output_auroc()[2] == 0.5
