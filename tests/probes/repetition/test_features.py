@@ -91,6 +91,8 @@ def test_the_planted_model_does_what_it_says(model):
     assert greedy == [[4, 5, 6, 7, 8, 9], [0] * 6]
     found = looping_texts(model, torch.tensor([[9, 4, 7, 0], [9, 4, 7, 5]]), max_new_tokens=50, min_before=4)
     assert [(f.tokens.tolist(), f.onset, f.period, f.repeats) for f in found] == [([9, 4, 7, *[0] * 51], 3, 1, 4)]
+    # 50 tokens after it sets in, not 60.
+    assert looping_texts(model, torch.tensor([[9, 4, 7, 0]]), max_new_tokens=50, window=60, min_before=4) == []
 
 
 def test_only_the_feature_that_makes_it_repeat_is_confirmed(result):
