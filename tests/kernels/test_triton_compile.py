@@ -80,13 +80,16 @@ def test_what_does_not_fit_is_said():
     assert problems(opcodes={}) == ["no tensor-core instruction"]
 
 
-def test_the_committed_table_has_every_kernel_and_all_fit():
+def test_the_committed_table_has_every_kernel_and_says_which_do_not_fit():
     pytest.importorskip("triton")
     from strobe.kernels.triton_matrix.variants import SHAPES
 
     page = (ROOT / "docs" / "triton_compile.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| kernel")]
     for name, rank, *_ in SHAPES:
-        hopper = [line for line in rows if line.startswith(f"| {name}: ") and line.split(" | ")[1] == "90"]
-        assert len(hopper) >= (6 if rank else 5)
-    assert all(line.endswith("| yes |") for line in rows)
+        for capability in ("90", "80"):
+            found = [row for row in rows if row.startswith(f"| {name}: ") and row.split(" | ")[1] == capability]
+            assert len(found) >= (6 if rank else 5)
+    # Three TF32 products of float32 do not fit in sm_80's registers: there it spills kilobytes, and the table says so..
+    unfit = [row.split(" | ")[:2] for row in rows if not row.endswith("| yes |")]
+    assert {(row[0].rpartition(", ")[2], row[1]) for row in unfit} == {("fp32", "80")}
