@@ -6,13 +6,12 @@ grows with them is the model's own carry of a few rows.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from strobe.core import hook_names
 from strobe.probes.geometry import global_maps, local_maps
 from strobe.probes.geometry.functional import replacement_kl, variants
 from strobe.probes.geometry.measures import N_SPECTRUM, PER_TOKEN, per_token
@@ -20,6 +19,7 @@ from strobe.probes.geometry.neighbours import Metric, neighbours
 from strobe.probes.geometry.rank_correlation import spearman
 from strobe.probes.geometry.result import RELATIONS, LayerGeometry
 from strobe.probes.geometry.sequences import Sequences, library_sequences, sequences_of
+from strobe.probes.geometry.source import PER_ROW, Source, Tokens
 from strobe.probes.lens.readout import evaluating
 from strobe.probes.provenance import provenance_of
 
@@ -30,19 +30,10 @@ RIDGES = (1e-8, 1e-2, 1.0, 100.0)
 _N_CHOOSING = 64
 # Query tokens whose neighbours are gathered at a time.
 _TOGETHER = 32
-_BATCH = 16
 _CONTROL = (
     "maps that know nothing of the token: the identity, and the mean update; for the effect on the output, the "
     "residual in a random direction of equal length, and another token's residual scaled to its length"
 )
-
-
-class Tokens(NamedTuple):
-    """The vectors of many tokens before a block (`x`) and after it (`y`), both [token, d_model] in float64."""
-
-    x: Tensor
-    y: Tensor
-    sequence: Tensor
 
 
 def layer_geometry(
@@ -75,10 +66,10 @@ def layer_geometry(
     too few tokens or sequences, and layers or maps that do not exist.
     """
     wanted = _checked(model, layers, maps, n_bank, n_judged, k, rank, horizon)
-    n_rows = -(-n_bank // (context - 1)) + -(-n_judged // _PER_ROW)
+    n_rows = -(-n_bank // (context - 1)) + -(-n_judged // PER_ROW)
     given = library_sequences(model, n_rows, context, seed) if tokens is None else sequences_of(model, tokens, context)
-    fit, judge = given.split(-(-n_judged // min(_PER_ROW, given.rows.shape[1] - 1)))
-    source = _Source(model, fit, judge, n_bank, n_judged, seed)
+    fit, judge = given.split(-(-n_judged // min(PER_ROW, given.rows.shape[1] - 1)))
+    source = Source(model, fit, judge, n_bank, n_judged, seed)
     found, result = _Found(maps, judge, source), None
     with evaluating(model):
         for number, (layer, bank, judged) in enumerate(source.blocks(wanted)):
@@ -97,9 +88,6 @@ def layer_geometry(
                 partial(result)
     assert result is not None
     return result
-
-
-_PER_ROW = 8
 
 
 def _checked(
@@ -121,58 +109,6 @@ def _checked(
             "4 judged tokens at least, as fewer have no rank correlation"
         )
     return wanted
-
-
-class _Source:
-    """The vectors of bank and judged tokens, block after block."""
-
-    def __init__(self, model: Any, fit: Sequences, judge: Sequences, n_bank: int, n_judged: int, seed: int) -> None:
-        time = fit.rows.shape[1]
-        available = len(fit) * (time - 1)
-        if available < n_bank:
-            raise ValueError(
-                f"a bank of {n_bank} tokens was asked for; {len(fit)} rows of {time} tokens have {available} beyond "
-                "the first; give more tokens or a smaller n_bank"
-            )
-        self.model, self.judge = model, judge
-        per_row = min(_PER_ROW, time - 1)
-        self.positions = np.unique(np.linspace(1, time - 1, per_row).round().astype(int)).tolist()
-        self.judge_rows = judge.rows[: -(-n_judged // len(self.positions))]
-        self.fit_rows = fit.rows
-        chosen = np.sort(np.random.default_rng(seed).choice(available, n_bank, replace=False))
-        self.bank_at = np.stack([chosen // (time - 1), 1 + chosen % (time - 1)])
-        self.bank_sequence = torch.from_numpy(fit.sequence[self.bank_at[0]])
-        self.judged_sequence = torch.from_numpy(np.repeat(judge.sequence[: len(self.judge_rows)], len(self.positions)))
-
-    def blocks(self, layers: list[int]) -> Any:
-        """(layer, bank, judged) of each of `layers`."""
-        before: tuple[int, Tensor, Tensor] | None = None
-        for layer in layers:
-            x = before[1:] if before is not None and before[0] == layer else self._at(hook_names.resid_pre(layer))
-            y = self._at(hook_names.resid_post(layer))
-            bank, judged = (
-                Tokens(a.double(), b.double(), s)
-                for a, b, s in zip(x, y, (self.bank_sequence, self.judged_sequence), strict=True)
-            )
-            before = (layer + 1, *y)
-            yield layer, bank, judged
-
-    def _at(self, name: str) -> tuple[Tensor, Tensor]:
-        """The vectors at hook `name` of bank tokens and judged tokens, in the model's dtype."""
-        rows, at = torch.from_numpy(self.bank_at)
-        judged = torch.cat([part[:, self.positions] for part in self._pass(name, self.judge_rows)]).flatten(0, 1)
-        bank = []
-        for first, part in enumerate(self._pass(name, self.fit_rows)):
-            here = (rows // _BATCH) == first
-            bank.append(part[rows[here] % _BATCH, at[here]])
-        return torch.cat(bank), judged
-
-    def _pass(self, name: str, rows: np.ndarray) -> Any:
-        for part in torch.from_numpy(rows).split(_BATCH):
-            with torch.no_grad():
-                inputs = part.to(next(self.model.parameters()).device)
-                _, cache = self.model.run_with_cache(inputs, names_filter=name)
-            yield cache[name].cpu()
 
 
 def _updates(
@@ -224,7 +160,7 @@ def _local(
 
 
 def _effect(
-    model: Any, source: _Source, layer: int, judged: Tokens, updates: dict[str, Tensor], horizon: int, seed: int
+    model: Any, source: Source, layer: int, judged: Tokens, updates: dict[str, Tensor], horizon: int, seed: int
 ) -> np.ndarray:
     """KL [relation, map, token]: of the maps, of their random controls, of their permuted ones."""
     mapped = judged.x[:, None] + torch.stack(list(updates.values()), 1)
@@ -251,7 +187,7 @@ def _ticker(progress: Tick | None, number: int, total: int, layer: int) -> Any:
 class _Found:
     """The numbers of the blocks so far, as arrays."""
 
-    def __init__(self, maps: Sequence[str], judge: Sequences, source: _Source) -> None:
+    def __init__(self, maps: Sequence[str], judge: Sequences, source: Source) -> None:
         self.maps, self.source = tuple(maps), source
         self.layers: list[int] = []
         self.columns: dict[str, list[np.ndarray]] = {}

@@ -127,7 +127,7 @@ def test_identity_and_mean_update_are_what_their_names_say(found):
 def test_the_bank_holds_the_tokens_it_says_and_no_first_ones():
     model = planted()
     fit, judge = Sequences(TOKENS, np.arange(40) // 2).split(6)
-    source = module._Source(model, fit, judge, 100, 40, 0)
+    source = module.Source(model, fit, judge, 100, 40, 0)
     (layer, bank, _), *_ = source.blocks([1])
     _, resid = residuals(model, torch.as_tensor(fit.rows))
     rows, at = source.bank_at
@@ -176,7 +176,7 @@ def test_memory_is_that_of_two_layers_however_many_there_are(monkeypatch):
     most = {}
     for n_layers in (2, 7):
         made, alive = [], []
-        at, update = module._Source._at, module._updates
+        at, update = module.Source._at, module._updates
 
         def keep(self, name, at=at, made=made):
             out = at(self, name)
@@ -188,7 +188,7 @@ def test_memory_is_that_of_two_layers_however_many_there_are(monkeypatch):
             alive.append(sum(reference() is not None for reference in made))
             return update(*args)
 
-        monkeypatch.setattr(module._Source, "_at", keep)
+        monkeypatch.setattr(module.Source, "_at", keep)
         monkeypatch.setattr(module, "_updates", count)
         layer_geometry(build(*["attention"] * n_layers), TOKENS, maps=("constant",), **SMALL)
         monkeypatch.undo()
