@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from strobe.dashboards import loading, store
 from strobe.dashboards.home import home
-from strobe.dashboards.jobs import Tick
+from strobe.dashboards.jobs import Tick, Work, runner
 from strobe.dashboards.work import LibraryTokens
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ def open_sae(loaded: loading.Loaded, file: SaeFile) -> "SparseAutoencoder":
     from strobe.probes.sae import SparseAutoencoder
 
     return SparseAutoencoder.load(file.path, loaded.model)
+
+
+def start(key: str, label: str, work: Work) -> None:
+    """Start `work`, or attach to the job of the same `key` that has not finished: for a button."""
+    runner().submit(key, label, work)
 
 
 def train_key(source: loading.Source, hook_name: str, settings: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ def sae_training(loaded: Loaded, layer: int) -> None:
         f"Train at block {layer}",
         icon=":material/model_training:",
         key="sae-train",
-        on_click=runner().submit,
+        on_click=features_work.start,
         args=(
             key,
             f"Autoencoder at block {layer} of {loaded.source.name}",

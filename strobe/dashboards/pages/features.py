@@ -98,7 +98,7 @@ def _atlas(loaded: loading.Loaded, sae: "SparseAutoencoder", folder: str) -> "Fe
         type="secondary" if atlas is not None else "primary",
         icon=":material/play_arrow:",
         key="atlas-run",
-        on_click=runner().submit,
+        on_click=features_work.start,
         args=(
             key,
             f"Features of {name}",
@@ -134,7 +134,7 @@ def _play(loaded: loading.Loaded, sae: "SparseAutoencoder", folder: str, atlas: 
         type="secondary" if result is not None else "primary",
         icon=":material/play_arrow:",
         key="feature-run",
-        on_click=runner().submit,
+        on_click=features_work.start,
         args=(
             key,
             f"Feature {feature} of {name}",

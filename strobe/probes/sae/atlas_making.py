@@ -137,7 +137,7 @@ def _logit_effects(model: Any, sae: SparseAutoencoder, rows: Tensor) -> tuple[np
     top = min(_TOP, read.d_vocab)
     ids, effects = [], []
     for part in sae.decoder.to(read.dtype).split(64):
-        moved = torch.autograd.functional.jvp(read, mean.expand_as(part).contiguous(), part)[1]
+        moved = torch.as_tensor(torch.autograd.functional.jvp(read, mean.expand_as(part).contiguous(), part)[1])
         moved = moved - moved.mean(-1, keepdim=True)
         high, low = moved.topk(top, dim=-1), moved.topk(top, dim=-1, largest=False)
         ids.append(torch.stack([high.indices, low.indices], 1))
