@@ -114,7 +114,7 @@ def analyse(
         return memory.position_loss(model, long.inputs, **given)
     every = settings["every"]
     chosen = [*_resets(every), memory.NormLimit(limits=_limits(model, long, length), every=every)]
-    chosen += [m for m in (memory.Insertion(), memory.SlidingWindow(window=length)) if _applies(model, m)]
+    chosen += [m for m in (memory.Insertion(), memory.SlidingWindow(window=length)) if m.applies(model)]
     return memory.compare_mitigations(model, long.inputs, chosen, **given)
 
 
@@ -128,25 +128,6 @@ def _limits(model: Any, long: LongInput, length: int) -> dict[int, np.ndarray]:
     from strobe.probes.memory import training_norms
 
     return training_norms(model, long.inputs, train_length=length, every=max(1, length // 16))
-
-
-def _applies(model: Any, mitigation: Any) -> bool:
-    """Whether a run of one token with `mitigation` is possible: some families' signals cannot say it."""
-    import torch
-
-    inputs = (
-        torch.zeros(1, 1, dtype=torch.long) if not _reads_numbers(model) else torch.zeros(1, 1, model.config.d_input)
-    )
-    try:
-        with torch.no_grad(), mitigation.open(model):
-            model(inputs.to(next(model.parameters()).device))
-    except ValueError:
-        return False
-    return True
-
-
-def _reads_numbers(model: Any) -> bool:
-    return bool(getattr(getattr(model, "config", None), "d_input", 0))
 
 
 def _capacity(model: Any, time: int, tick: Tick, seed: int) -> "Result":

@@ -141,8 +141,7 @@ def section(tokens: int = 1_000_000) -> str:
     lines = [
         "## Models",
         "",
-        "Models: d 256, 4 layers, batch 1. Mamba-2 has transformers' default chunk length, 256; with 64, in an earlier run",
-        "beside a training job, its ratios were 1.22x and 1.38x.",
+        "Models: d 256, 4 layers, batch 1. Mamba-2 has transformers' default chunk length, 256.",
         "",
         "| what | T | first, ms | second, ms | ratio (quartiles) | reach | met |",
         "|---|---|---|---|---|---|---|",

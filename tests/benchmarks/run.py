@@ -1,7 +1,7 @@
 """Print every section of the benchmarks, and write them to BENCHMARKS.md with ``--write``: ``make bench``.
 
-A section is a file here with a function ``section()`` that returns Markdown; adding one is adding the file. Each runs in
-a process of its own, so that no section's memory or caches are another's.
+A section is a file here with a function ``section()`` that returns Markdown; adding one is adding the file. Each runs
+in a process of its own, so that no section's memory or caches are another's.
 """
 
 import argparse

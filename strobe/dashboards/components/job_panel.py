@@ -7,9 +7,9 @@ from strobe.dashboards.jobs import runner
 _EVERY = 0.5
 
 
-def job_panel(key: str) -> bool:
+def job_panel(key: str, *, kept: bool = False) -> bool:
     """Show the job `key`, polling while it runs; returns whether it is unfinished. The page is drawn again when it
-    ends.
+    ends. `kept`: what was finished before it was cancelled is on the page.
     """
     job = runner().get(key)
     if job is None or job.state == "done":
@@ -19,7 +19,8 @@ def job_panel(key: str) -> bool:
         st.button("Dismiss", key=f"{key}-dismiss", on_click=runner().dismiss, args=(key,))
         return False
     if job.state == "cancelled":
-        st.info(f"{job.label}: cancelled. Nothing was kept.", icon=":material/block:")
+        rest = "What was finished is shown." if kept else "Nothing was kept."
+        st.info(f"{job.label}: cancelled. {rest}", icon=":material/block:")
         return False
     _poll(key)
     return True

@@ -111,7 +111,7 @@ if counts:
             on_click=_start,
             disabled=job is not None and not job.finished,
         )
-        if not job_panel(key) and surrogate is not None:
+        if not job_panel(key, kept=surrogate is not None) and surrogate is not None:
             if len(surrogate.k) < len(counts):
                 st.warning(f"The run was cancelled: only k = {', '.join(map(str, surrogate.k))} is here.")
             chart(surrogate, surrogate.figure, key="depth-shared", alt="loss of surrogates during training")

@@ -72,7 +72,7 @@ with third:
         on_click=_start,
         disabled=job is not None and not job.finished,
     )
-if job_panel(key) or result is None:
+if job_panel(key, kept=result is not None) or result is None:
     st.stop()
 if len(result.layers) < result.n_layers:
     st.warning(

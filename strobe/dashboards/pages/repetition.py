@@ -196,7 +196,7 @@ else:
         on_click=_start,
         disabled=job is not None and not job.finished,
     )
-    if job_panel(key):
+    if job_panel(key, kept=result is not None):
         st.stop()
 if result is None:
     st.stop()

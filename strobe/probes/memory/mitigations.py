@@ -47,6 +47,17 @@ class Mitigation:
         """Positions in [start, stop) at which the carry is looked at."""
         return []
 
+    def applies(self, model: Any) -> bool:
+        """Whether a run of one token with it is possible: some families' signals cannot say it."""
+        d_input = getattr(getattr(model, "config", None), "d_input", 0)
+        one = torch.zeros(1, 1, d_input) if d_input else torch.zeros(1, 1, dtype=torch.long)
+        try:
+            with torch.no_grad(), self.open(model):
+                model(one.to(next(model.parameters()).device))
+        except ValueError:
+            return False
+        return True
+
     def chosen(self, model: Any) -> list[int]:
         """The layers it acts on. Raises ValueError for one without a recurrence."""
         have = recurrent_layers(model)
