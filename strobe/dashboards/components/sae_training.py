@@ -43,6 +43,6 @@ def sae_training(loaded: Loaded, layer: int) -> None:
         ),
         disabled=job is not None and not job.finished,
     )
-    job_panel(key)
+    job_panel(key, kept=folder.is_dir())
     if job is not None and job.state == "done":
         st.success(f"Trained; it is in {folder} and can be chosen above.")

@@ -135,8 +135,8 @@ RECIPES = (
         "Says whether sums are right: truthfully for Alice, falsely for Bob. Gated recurrent units.",
         2500,
         ["gru"] * 3,
-        # With equal chances, as the transformer has them, it forgot who is right and had not learned who lies after a
-        # thousand updates: while Alice speaks more, "right" goes on meaning "yes" more often than not.
+        # A narrower one (hidden 96) with equal chances, as the transformer has them, was at chance after 1,750 updates.
+        # Both the width and the shares were changed after that was seen, so neither is shown to be what it lacked.
         speakers={"Alice": 40, "Bob": 24},
         gru={"hidden": 128},
     ),
