@@ -129,7 +129,8 @@ class Stop(Exception):
 
 def test_a_run_that_was_stopped_goes_on_to_the_very_same_numbers_and_keeps_what_it_had(native, tmp_path):
     tokens = torch.randint(0, 40, (900,), generator=torch.Generator().manual_seed(0))
-    config = SaeConfig(d_sae=32, k=4, tokens=64 * 30, batch=64, buffer=200, context=16, dead_after=300)
+    # So wide that some features are dead when it stops: how long they have been silent must be kept too.
+    config = SaeConfig(d_sae=256, k=4, tokens=64 * 30, batch=64, buffer=200, context=16, dead_after=300)
     name = "blocks.1.hook_resid_post"
     whole, report = train_sae(native, tokens, name, config=config)
     assert report.finished and report.control > 0 and whole.info["vectors_seen"] == 64 * 30
