@@ -1,5 +1,7 @@
 """Nonlinear vector recurrences, with the raw input in the signals so that torch's fused kernels can run them."""
 
+from types import ModuleType
+
 from strobe.kernels.reference import loop
 from strobe.kernels.rnn import chunked, elman, gru, lstm
 from strobe.kernels.rnn.elman import ElmanCarry, ElmanSignals, ElmanTrace, elman_trace
@@ -7,8 +9,15 @@ from strobe.kernels.rnn.gru import GRUCarry, GRUSignals, GRUTrace, gru_trace
 from strobe.kernels.rnn.lstm import LSTMCarry, LSTMSignals, LSTMTrace, lstm_trace
 from strobe.kernels.rnn.mask import reader
 from strobe.kernels.scan import Family
+from strobe.kernels.triton.backend import TritonBackend
 
 _WEIGHTS = frozenset({"W", "R", "b", "b_r"})
+
+
+def _triton() -> ModuleType:
+    from strobe.kernels.triton_rnn import adapter
+
+    return adapter
 
 
 def _family(name: str, cell, fast) -> Family:
@@ -18,7 +27,11 @@ def _family(name: str, cell, fast) -> Family:
         init_carry=cell.init_carry,
         reader=reader,
         hold=cell.hold,
-        backends={"reference": loop(cell.step, reader, _WEIGHTS), "chunked": fast},
+        backends={
+            "reference": loop(cell.step, reader, _WEIGHTS),
+            "chunked": fast,
+            "triton": TritonBackend(_triton),
+        },
         constants=_WEIGHTS,
     )
 

@@ -1,0 +1,71 @@
+"""The step kernel at the shapes it is compiled for ahead of time: every cell, heads of 64 and 128 channels."""
+
+from typing import Any
+
+import torch
+
+from strobe.kernels.triton.ahead_of_time import Variant
+from strobe.kernels.triton_matrix.plan import power_of_two
+from strobe.kernels.triton_rnn import backward, forward
+from strobe.kernels.triton_rnn.launch import CELLS, constants, tiles
+
+DIMS = (64, 128)
+DTYPES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
+# As wide as the xLSTM of 768 channels has it with heads of 64.
+_HEADS = 12
+_INT32 = ("EDITED", "POSITIONS", "KINDS")
+_SIGNALS = ("PRE", "R", "BIAS", "FIRST")
+_OF_EDITS = ("VALUES", "KINDS", "EDITED")
+
+
+def variants() -> list[Variant]:
+    """For each cell, head size and dtype: the scan, with everything kept, with captures, edits and padding; backward,
+    plain and with those."""
+    found = []
+    for cell in CELLS:
+        for dim in DIMS:
+            for dtype in DTYPES:
+                found += [_forward(cell, dim, dtype, "scan"), _forward(cell, dim, dtype, "scan, all kept", keep=True)]
+                found.append(_forward(cell, dim, dtype, "scan, captures, edits, padding", looks=True))
+                found.append(_backward(cell, dim, dtype, "gradient"))
+                found.append(_backward(cell, dim, dtype, "gradient, captures, edits, padding", looks=True))
+    return found
+
+
+def _forward(cell: str, dim: int, dtype: Any, what: str, *, looks: bool = False, keep: bool = False) -> Variant:
+    biased = cell == "gru"
+    extra = {"KEEP": keep, "BIASED": biased, **({} if biased else {"BIAS": None})}
+    return _variant(cell, dim, dtype, what, forward.forward_kernel, looks, extra)
+
+
+def _backward(cell: str, dim: int, dtype: Any, what: str, *, looks: bool = False) -> Variant:
+    extra = {} if cell == "gru" else {"D_RECURRENT": None}
+    return _variant(cell, dim, dtype, what, backward.backward_kernel, looks, extra)
+
+
+def _variant(cell: str, dim: int, dtype: Any, what: str, kernel: Any, looks: bool, extra: dict[str, Any]) -> Variant:
+    off = {} if looks else dict.fromkeys((*_OF_EDITS, "POSITIONS", "MASK"))
+    flags = dict.fromkeys(("CAPTURE", "EDIT", "MASKED"), looks)
+    given = {"HEADS": _HEADS, **constants(cell, dim, dtype), **off, **flags, **extra}
+    names = kernel.arg_names
+    fixed = {n: given[n] for n in names if n in given}
+    return Variant(
+        name=f"{cell}, heads of {dim}: {what}, {DTYPES[dtype]}",
+        kernel=kernel,
+        signature={n: _type(n, dtype) for n in names if n not in fixed},
+        constants=fixed,
+        num_warps=tiles(cell, dim, dtype).warps,
+        num_stages=1,
+        # Sixteen rows: never a warp group's product, but a tensor core's.
+        tensor_rows=min(16, power_of_two(dim)),
+    )
+
+
+def _type(argument: str, dtype: Any) -> str:
+    if not argument.isupper():
+        return "i32"
+    if argument in _INT32:
+        return "*i32"
+    if argument == "MASK":
+        return "*i8"
+    return f"*{DTYPES[dtype]}" if argument in _SIGNALS else "*fp32"
