@@ -52,7 +52,8 @@ def main() -> None:
     st.set_page_config(page_title="strobe", page_icon="🔦", layout="wide")
     found = pages()
     chosen = st.navigation(
-        [st.Page(p.path, title=p.title, icon=p.icon, url_path=p.name, default=p is found[0]) for p in found]
+        [st.Page(p.path, title=p.title, icon=p.icon, url_path=p.name, default=p is found[0]) for p in found],
+        expanded=True,
     )
     selection.choose()
     chosen.run()

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from strobe.core.result import Result
 
 TITLE = "Memory"
-ICON = ":material/memory:"
-ORDER = 35
+ICON = ":material/hourglass_empty:"
+ORDER = 32
 QUESTION = "What does the carry do on inputs far longer than training: does it forget, overflow, or fall apart?"
 
 _CURVES = ("norm", "retention", "variance", "mean", "largest", "rank", "saturation")

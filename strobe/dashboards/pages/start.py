@@ -11,6 +11,8 @@ ICON = ":material/home:"
 ORDER = 0
 QUESTION = "Which model is this, and where can I look?"
 
+_PER_ROW = 4
+
 here = selection.current()
 
 st.title("strobe", anchor=False)
@@ -27,9 +29,10 @@ if here.loaded is None:
 assert here.loaded is not None
 
 others = [page for page in pages() if page.title != TITLE]
-for column, page in zip(st.columns(max(len(others), 1)), others, strict=False):
-    with column, st.container(border=True, height="stretch"):
-        st.page_link(page.path, label=f"**{page.title}**", icon=page.icon)
-        st.markdown(page.question)
+for first in range(0, len(others), _PER_ROW):
+    for column, page in zip(st.columns(_PER_ROW), others[first : first + _PER_ROW], strict=False):
+        with column, st.container(border=True, height="stretch"):
+            st.page_link(page.path, label=f"**{page.title}**", icon=page.icon)
+            st.markdown(page.question)
 
 model_card(here.loaded)
