@@ -1,5 +1,7 @@
 """The selective state space of Mamba-1: a [channels, state] carry with an input-dependent diagonal decay."""
 
+from types import ModuleType
+
 from strobe.kernels.reference import loop
 from strobe.kernels.scan import Family
 from strobe.kernels.selective.chunked import run
@@ -13,6 +15,14 @@ from strobe.kernels.selective.reference import (
     step,
     transition,
 )
+from strobe.kernels.triton.backend import TritonBackend
+
+
+def _triton() -> ModuleType:
+    from strobe.kernels.selective import triton
+
+    return triton
+
 
 SELECTIVE = Family(
     name="selective",
@@ -20,7 +30,11 @@ SELECTIVE = Family(
     init_carry=init_carry,
     reader=reader,
     hold=hold,
-    backends={"reference": loop(step, reader, frozenset({"A"})), "chunked": run},
+    backends={
+        "reference": loop(step, reader, frozenset({"A"})),
+        "chunked": run,
+        "triton": TritonBackend(_triton),
+    },
     constants=frozenset({"A"}),
     transition=transition,
     attention=attention,
