@@ -1,0 +1,60 @@
+"""``strobe cells MODEL``: the unit that follows each thing about source code, and one unit along a text."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from functools import partial
+
+from strobe.commands.common import options
+from strobe.commands.common.opening import check_out, open_model, text_of, write
+from strobe.commands.common.progress import progress
+
+SUMMARY = "units of the carry that follow strings, brackets, indentation and keywords of source code"
+ORDER = 58
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What can be asked."""
+    options.model(parser)
+    options.out(parser)
+    options.text(parser, required=False)
+    parser.add_argument(
+        "--unit", nargs=3, metavar=("LAYER", "FIELD", "NUMBER"), help="with a text: one unit along it, and no search"
+    )
+    parser.add_argument(
+        "--files", type=options.positive, default=16, help="to choose on, and to judge by (default: %(default)s)"
+    )
+    parser.add_argument("--length", type=options.positive, default=256, help="tokens of a file (default: %(default)s)")
+    parser.add_argument("--top", type=options.positive, default=5, help="units kept of a label (default: %(default)s)")
+    parser.add_argument("--show", metavar="LABEL", help="draw every unit of this label, not the best of each")
+    options.seed(parser)
+
+
+def run(args: Namespace, say: Callable[[str], None]) -> None:
+    """Search the model's units on held-out library files, or show one along a text, and write the result."""
+    from strobe.probes.cells import cell_text, search_cells
+    from strobe.probes.cells.labels import LABELS
+
+    check_out(args.out)
+    given = args.text is not None or args.text_file is not None
+    if given != (args.unit is not None):
+        raise ValueError(
+            f"{'a text' if given else '--unit'} was given without {'--unit' if given else 'a text'}; give both for one "
+            "unit along a text, or neither to search"
+        )
+    if args.show is not None and args.show not in LABELS:
+        raise ValueError(f"--show {args.show} was asked for; labels are {', '.join(LABELS)}")
+    if args.unit is not None:
+        layer, field, number = args.unit
+        if not (layer.isdecimal() and number.isdecimal()):
+            raise ValueError(f"--unit {' '.join(args.unit)} was given; LAYER and NUMBER are whole numbers from 0")
+        write(cell_text(open_model(args.model).model, text_of(args), int(layer), field, int(number)), args.out, say)
+        return
+    result = search_cells(
+        open_model(args.model).model,
+        n_files=args.files,
+        length=args.length,
+        top=args.top,
+        seed=args.seed,
+        progress=progress(),
+    )
+    write(result, args.out, say, partial(result.label_figure, args.show) if args.show else result.figure)

@@ -1,0 +1,26 @@
+"""Interpretable cells (Karpathy, Johnson & Fei-Fei 2015, arXiv:1506.02078): units that follow what a text is about.
+
+The automatic search, its targets, its controls and every figure here are ours; the paper looked by hand.
+"""
+
+from importlib import import_module as _import_module
+from typing import Any as _Any
+
+_EXPORTS = {
+    "CellSearch": "strobe.probes.cells.search_result",
+    "CellText": "strobe.probes.cells.coloured_text",
+    "cell_text": "strobe.probes.cells.coloured_text",
+    "search_cells": "strobe.probes.cells.search",
+    "source_labels": "strobe.probes.cells.labels",
+}
+__all__ = [*_EXPORTS]
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _EXPORTS:
+        return getattr(_import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'strobe.probes.cells' has no attribute {name!r}; it exports {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

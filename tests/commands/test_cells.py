@@ -1,0 +1,68 @@
+"""Oracle: the files that were written, opened again, beside the same question asked of the library."""
+
+import json
+
+import numpy as np
+import pytest
+
+from strobe import cli
+from strobe.probes.cells import CellSearch, CellText, cell_text, search_cells
+
+TEXT = "def area(radius):\n    return 3.14159 * radius ** 2\n"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    from strobe.models import HookedLM, ModelConfig, save_checkpoint
+    from strobe.models.corpus import load_tokenizer, train_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    file = folder.parent / "tokenizer.json"
+    train_tokenizer([TEXT * 3], 260).save(str(file))
+    config = ModelConfig(d_model=8, d_vocab=260, layers=["gru"], mixer_options={"gru": {"hidden": 6}}, mlp="none")
+    save_checkpoint(HookedLM(config, tokenizer=load_tokenizer(file), name="tiny"), folder)
+    return folder
+
+
+def strobe(*arguments):
+    return cli.main([str(a) for a in arguments])
+
+
+def test_cells_writes_what_the_library_finds(tiny, tmp_path, capsys):
+    from strobe.models import load_checkpoint
+
+    out = tmp_path / "cells.json"
+    asked = ("--files", 3, "--length", 64, "--top", 2, "--seed", 3)
+    assert strobe("cells", tiny, *asked, "--show", "line_position", "--out", out) == 0
+    kept = CellSearch.load(tmp_path / "cells.safetensors")
+    expected = search_cells(load_checkpoint(tiny), n_files=3, length=64, top=2, seed=3)
+    np.testing.assert_array_equal(kept.best, expected.best)
+    np.testing.assert_array_equal(kept.held_out, expected.held_out)
+    assert json.loads(out.read_text())["layout"]["title"]["text"] == "Every unit and the label line position"
+    said = capsys.readouterr().out
+    assert "6 units tried on each label" in said and "control: labels of another file" in said
+
+
+def test_one_unit_along_a_text(tiny, tmp_path):
+    from strobe.models import load_checkpoint
+
+    out = tmp_path / "unit.json"
+    assert strobe("cells", tiny, "--text", TEXT, "--unit", 0, "h", 4, "--out", out) == 0
+    kept = CellText.load(tmp_path / "unit.safetensors")
+    np.testing.assert_array_equal(kept.values, cell_text(load_checkpoint(tiny), TEXT, 0, "h", 4).values)
+    assert json.loads(out.read_text())["layout"]["title"]["text"] == "block 0 h[4] after each token"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--text", TEXT), "without --unit"),
+        (("--unit", 0, "h", 4), "without a text"),
+        (("--show", "colour"), "labels are in_string"),
+        (("--text", TEXT, "--unit", "a", "h", 4), "whole numbers"),
+        (("--text", TEXT, "--unit", 0, "c", 4), "block 0 h (0 to 5)"),
+    ],
+)
+def test_what_makes_no_sense_is_said(tiny, tmp_path, capsys, options, said):
+    assert strobe("cells", tiny, *options, "--out", tmp_path / "x.json") != 0
+    assert said in capsys.readouterr().err
