@@ -1,11 +1,9 @@
 """Generalized teacher forcing of a clipped shallow PLRNN on a series (Hess et al. 2023, arXiv 2306.04406, eq. 2, 4-7).
 
-The network is its own input but for a pull towards the data: it steps from z~_t = (1 - alpha) z_t + alpha x_t, so that
-gradients through T steps are damped by (1 - alpha)^T and chaos cannot make them explode. Its latent state is the series
-itself here (identity observation, M channels).
-
-`alpha` is fixed (the paper's adaptive choice is not here: it needs the Jacobian products of each batch). RAdam and the
-exponential decay of the learning rate are the paper's; lengths and counts are the caller's.
+The run itself is `forced_run`; here it is fitted. The latent state is the series itself (identity observation, M
+channels). RAdam, the exponential decay of the learning rate and the adaptive alpha are the paper's and its code's
+(DurstewitzLab/GTF-shPLRNN): alpha begins at 1, rises at once to what a batch asks for, and falls slowly. The start by
+regression, the norm that gradients are cut to, and the look that is kept are ours; lengths and counts are the caller's.
 """
 
 from collections.abc import Callable
@@ -14,86 +12,60 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64
-from torch import Tensor, nn
+from jaxtyping import Float64
+from torch import nn
 
-from strobe.probes.dynamics.piecewise_linear import PiecewiseLinear, shallow_plrnn
+from strobe.probes.dynamics.forced_run import ClippedPLRNN, Series, adaptive_alpha, forced_run
+from strobe.probes.dynamics.piecewise_linear import PiecewiseLinear
 
 Tick = Callable[[int, int, str], None]
 
-
-class ClippedPLRNN(nn.Module):
-    """z' = A z + W1 [relu(W2 z + h2) - relu(W2 z)] + h1 with diagonal A [M], W1 [M, H], W2 [H, M] (eq. 2)."""
-
-    def __init__(self, size: int, hidden: int, seed: int = 0) -> None:
-        super().__init__()
-        draw = torch.Generator().manual_seed(seed)
-
-        def uniform(*shape: int) -> nn.Parameter:
-            return nn.Parameter((2 * torch.rand(*shape, generator=draw) - 1) / shape[-1] ** 0.5)
-
-        self.A = nn.Parameter(torch.full((size,), 0.9))
-        self.W1, self.W2 = uniform(size, hidden), uniform(hidden, size)
-        self.h1, self.h2 = nn.Parameter(torch.zeros(size)), uniform(hidden)
-
-    def forward(self, z: Float[Tensor, "batch size"]) -> Float[Tensor, "batch size"]:
-        """One step."""
-        before = z @ self.W2.T
-        return self.A * z + (torch.relu(before + self.h2) - torch.relu(before)) @ self.W1.T + self.h1
-
-    def as_map(self) -> PiecewiseLinear:
-        """The same map in float64, for everything exact."""
-        parts = (p.detach().double().numpy() for p in (self.A, self.W1, self.W2, self.h1, self.h2))
-        return shallow_plrnn(*parts, clipped=True)
+# Of the authors' code: how slowly alpha falls, and updates between two estimates of it.
+_FALL, _ALPHA_EVERY = 0.999, 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forcing:
-    """Settings of a fit. `alpha` in [0, 1]: 0 runs free, 1 is plain teacher forcing. `learning_rates`: first and last.
-    `regularisation`: weight of the squared distance of |A|, W1, W2 from 0 (the paper's lambda). `watch_every`: updates
-    between two looks; the weights of the best look are kept, because free-running quality goes up and down."""
+    """Settings of a fit. `alpha`: "adaptive", or fixed in [0, 1]: 0 runs free, 1 is plain teacher forcing. `start`:
+    "regression" (ours) or "random" (the authors' draw). `learning_rates`: first and last. `regularisation`: weight of
+    the squared distance of |A|, W1, W2 from 0 (the paper's lambda). `watch_every`: updates between two looks; the
+    weights of the best look are kept, because free-running quality goes up and down."""
 
-    hidden: int = 50
-    alpha: float = 0.1
+    hidden: int = 100
+    alpha: float | int | str = "adaptive"
+    start: str = "regression"
     length: int = 100
     batch: int = 16
-    updates: int = 6000
-    learning_rates: tuple[float, float] = (1e-2, 1e-4)
+    updates: int = 10_000
+    learning_rates: tuple[float, float] = (1e-3, 1e-6)
     regularisation: float = 0.0
     watch_every: int = 500
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha={self.alpha} was asked for; it mixes data in, so give 0 to 1")
+        known = self.alpha == "adaptive" if isinstance(self.alpha, str) else 0 <= self.alpha <= 1
+        if not known:
+            raise ValueError(f"alpha={self.alpha} was asked for; it mixes data in, so give 0 to 1, or 'adaptive'")
+        if self.start not in ("regression", "random"):
+            raise ValueError(f"start={self.start!r} was asked for; there are 'regression' and 'random'")
         for name in ("hidden", "length", "batch", "updates", "watch_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} was asked for; give 1 or more")
 
 
 class Forced(NamedTuple):
-    """A fit: the best map by `watch`, each look's (update, score), and the loss of every update."""
+    """A fit: the best map by `watch`, the map it began from, each look's (update, score), and the loss and the alpha of
+    every update."""
 
     map: PiecewiseLinear
+    start: PiecewiseLinear
     scores: Float64[np.ndarray, "looks 2"]
     losses: Float64[np.ndarray, " updates"]
-
-
-def forced_run(model: nn.Module, x: Float[Tensor, "batch time size"], alpha: float) -> Float[Tensor, "batch rest size"]:
-    """Predictions of x[:, 1:], each from z~ = (1 - alpha) z + alpha x (eq. 4); the first step is from the data."""
-    z = x[:, 0]
-    out = []
-    for t in range(x.shape[1] - 1):
-        z = model(z if t == 0 else torch.lerp(z, x[:, t], alpha))
-        out.append(z)
-    return torch.stack(out, 1)
+    alphas: Float64[np.ndarray, " updates"]
 
 
 def fit_by_forcing(
-    series: Float32[np.ndarray, "time size"] | Float64[np.ndarray, "time size"],
-    forcing: Forcing,
-    watch: Callable[[PiecewiseLinear], float],
-    progress: Tick | None = None,
+    series: Series, forcing: Forcing, watch: Callable[[PiecewiseLinear], float], progress: Tick | None = None
 ) -> Forced:
     """Fit a `ClippedPLRNN` to `series` (standardise it first) and keep the map for which `watch` is smallest.
 
@@ -107,22 +79,27 @@ def fit_by_forcing(
             "of finite numbers"
         )
     model = ClippedPLRNN(series.shape[1], forcing.hidden, forcing.seed)
+    if forcing.start == "regression":
+        model.regress(series, seed=forcing.seed)
+    start = best = model.as_map()
     first, last = forcing.learning_rates
     optimizer = torch.optim.RAdam(model.parameters(), lr=first)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, (last / first) ** (1 / forcing.updates))
     rng, windows = np.random.default_rng(forcing.seed), torch.from_numpy(series).unfold(0, forcing.length + 1, 1)
-    best, best_score, scores, losses = model.as_map(), np.inf, [], np.empty(forcing.updates)
+    best_score, scores, (losses, alphas) = np.inf, [], np.empty((2, forcing.updates))
+    alpha = 1.0 if isinstance(forcing.alpha, str) else forcing.alpha
     for update in range(forcing.updates):
-        rows = rng.integers(len(windows), size=forcing.batch)
-        x = windows[torch.from_numpy(rows)].mT
-        loss = (forced_run(model, x, forcing.alpha) - x[:, 1:]).square().mean()
+        x = windows[torch.from_numpy(rng.integers(len(windows), size=forcing.batch))].mT
+        if forcing.alpha == "adaptive" and update % _ALPHA_EVERY == 0:
+            alpha = next_alpha(alpha, adaptive_alpha(model, x[:, 1:]))
+        loss = (forced_run(model, x, alpha) - x[:, 1:]).square().mean()
         penalty = sum(w.square().sum() for w in (model.W1, model.W2)) + model.A.square().sum()
         optimizer.zero_grad()
         (loss + forcing.regularisation * penalty).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         schedule.step()
-        losses[update] = float(loss.detach())
+        losses[update], alphas[update] = float(loss.detach()), alpha
         if (update + 1) % forcing.watch_every == 0 or update + 1 == forcing.updates:
             found = model.as_map()
             score = float(watch(found))
@@ -136,4 +113,9 @@ def fit_by_forcing(
             f"no look at the fit was finite in {forcing.updates} updates (the map runs away or leaves the data); "
             "raise alpha or lower the learning rate"
         )
-    return Forced(best, np.array(scores, dtype=np.float64), losses)
+    return Forced(best, start, np.array(scores, dtype=np.float64), losses, alphas)
+
+
+def next_alpha(alpha: float | int, asked: float | int) -> float:
+    """`asked` where it is above `alpha`, else a step of one part in a thousand down towards it."""
+    return float(asked if asked > alpha else _FALL * alpha + (1 - _FALL) * asked)

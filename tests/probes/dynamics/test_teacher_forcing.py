@@ -1,42 +1,10 @@
-"""Oracle: the forcing equation by hand at alpha 0, 1 and between; a rotation, which a free run has to follow."""
+"""Oracle: a rotation, which a free run has to follow; scores that are given; alpha's rule by hand."""
 
 import numpy as np
 import pytest
-import torch
 
-from strobe.probes.dynamics.teacher_forcing import ClippedPLRNN, Forcing, fit_by_forcing, forced_run
-
-
-def test_the_forced_run_steps_from_the_mixture():
-    model, x = ClippedPLRNN(2, 7, seed=1), torch.randn(3, 4, 2)
-    with torch.no_grad():
-        z, expected = x[:, 0], []
-        for t in range(3):
-            z = model(z if t == 0 else 0.7 * z + 0.3 * x[:, t])
-            expected.append(z)
-        torch.testing.assert_close(forced_run(model, x, 0.3), torch.stack(expected, 1))
-        # At alpha 1 every prediction is one step from the data.
-        each = model(x[:, :3].reshape(-1, 2)).view(3, 3, 2)
-        torch.testing.assert_close(forced_run(model, x, 1.0), each)
-
-
-def test_gradients_through_a_forced_run_are_damped_by_one_minus_alpha_a_step():
-    model = ClippedPLRNN(1, 1)
-    with torch.no_grad():
-        model.A.fill_(2.0)
-        model.W1.zero_()
-    x = torch.zeros(1, 6, 1)
-    for alpha in (0.0, 0.5):
-        start = torch.ones(1, 1, requires_grad=True)
-        forced_run(model, torch.cat([start[:, None], x[:, 1:]], 1), alpha)[0, -1].backward()
-        assert start.grad is not None
-        assert float(start.grad) == pytest.approx(2 * (2 * (1 - alpha)) ** 4)
-
-
-def test_the_map_is_the_module():
-    model, z = ClippedPLRNN(3, 5, seed=2), torch.randn(4, 3)
-    with torch.no_grad():
-        np.testing.assert_allclose(model.as_map().step(z.double().numpy()), model(z).numpy(), atol=1e-5)
+from strobe.probes.dynamics.forced_run import ClippedPLRNN
+from strobe.probes.dynamics.teacher_forcing import Forcing, fit_by_forcing, next_alpha
 
 
 def test_a_rotation_is_learned_and_the_best_look_is_kept():
@@ -50,12 +18,27 @@ def test_a_rotation_is_learned_and_the_best_look_is_kept():
             error += float(np.square(z - truth).mean()) / 59
         return min(error, 1e6)
 
-    done = fit_by_forcing(
-        series, Forcing(hidden=16, length=8, updates=300, watch_every=100, learning_rates=(3e-2, 3e-3)), watch
-    )
+    settings = {"hidden": 16, "length": 8, "updates": 300, "watch_every": 100, "learning_rates": (3e-2, 3e-3)}
+    done = fit_by_forcing(series, Forcing(**settings, start="random", alpha=0.1), watch)
     assert watch(done.map) == done.scores[:, 1].min()
-    assert watch(done.map) < 0.3 * watch(ClippedPLRNN(2, 16).as_map())
+    assert watch(done.map) < 0.3 * watch(done.start)
     assert done.losses[-20:].mean() < 0.1 * done.losses[:5].mean()
+    np.testing.assert_array_equal(done.start.W1, ClippedPLRNN(2, 16).as_map().W1)
+    assert (done.alphas == 0.1).all()
+    # A rotation is linear, so the regression alone has it.
+    assert watch(fit_by_forcing(series, Forcing(**settings | {"updates": 1}), watch).start) < 1e-4
+
+
+def test_alpha_rises_at_once_and_falls_slowly():
+    assert next_alpha(0.2, 0.7) == 0.7
+    assert next_alpha(0.5, 0.1) == pytest.approx(0.5 - 0.001 * 0.4)
+
+
+def test_an_adaptive_alpha_begins_at_one_and_falls_every_fifth_update_to_what_the_map_asks_for():
+    # Of white noise the best map has no slope at all, which asks for no pull.
+    series = np.random.default_rng(0).normal(size=(400, 1))
+    done = fit_by_forcing(series, Forcing(hidden=2, length=5, updates=16, alpha="adaptive"), lambda _: 0.0)
+    np.testing.assert_allclose(done.alphas, 0.999 ** (1 + np.arange(16) // 5))
 
 
 def test_of_several_looks_the_best_is_kept():
@@ -74,6 +57,10 @@ def test_of_several_looks_the_best_is_kept():
 def test_settings_that_make_no_fit_are_refused():
     with pytest.raises(ValueError, match="alpha=2"):
         Forcing(alpha=2.0)
+    with pytest.raises(ValueError, match="alpha=often"):
+        Forcing(alpha="often")
+    with pytest.raises(ValueError, match="start='zero'"):
+        Forcing(start="zero")
     with pytest.raises(ValueError, match="windows of 101"):
         fit_by_forcing(np.zeros((50, 2)), Forcing(), lambda _: 0.0)
     with pytest.raises(ValueError, match="no look at the fit was finite"):

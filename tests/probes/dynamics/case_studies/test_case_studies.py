@@ -13,7 +13,7 @@ SMALL = {
     "hmm": {"steps": 2, "batch": 8, "hidden": 8, "time_steps": 6},
     "curricula": {"curriculum": Curriculum(updates=50, hidden=8, batch=8), "trials": 2},
     "abrupt": {"updates": 4, "every": 4, "strengths": (0.0, 0.1), "seeds": 1, "n_initial": 8},
-    "lorenz": {"forcing": Forcing(updates=2, length=10, hidden=5), "length": 1500, "exponent_steps": 20},
+    "lorenz": {"forcing": Forcing(updates=2, length=10, hidden=50), "length": 1500, "exponent_steps": 20},
     "words": {"updates": 1, "batch": 2, "problems": ("s3",), "length": 3},
     "onion": {"updates": 2, "n": 200, "hidden": 8, "length": 2, "symbols": 3},
 }
