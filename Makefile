@@ -51,6 +51,9 @@ bench: $(VENV)/installed-dev
 
 gpu:
 	$(PYTHON) -m pytest -p no:xdist -m gpu
+	@if $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+		$(PYTHON) tests/benchmarks/gpu.py --write --commit "$$(git rev-parse --short HEAD)"; \
+	else echo "NOTICE: no CUDA device here, so the table was not measured."; fi
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
