@@ -117,7 +117,8 @@ def backward_kernel(
             tl.store(D_RECURRENT + at, d_0, mask=ok)
             tl.store(D_RECURRENT + at + HEADS * DIM, d_1, mask=ok)
             tl.store(D_RECURRENT + at + 2 * HEADS * DIM, d_r2, mask=ok)
-        d_h, d_c = new_h, new_c
+        d_h = tl.where(ok, new_h, 0.0)
+        d_c = tl.where(ok, new_c, 0.0)
     tl.store(D_FIRST + first_at, d_h, mask=ok)
     if FIELDS == 2:
         tl.store(D_FIRST + first_at + HEADS * DIM, d_c, mask=ok)

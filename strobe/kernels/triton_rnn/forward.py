@@ -75,7 +75,9 @@ def forward_kernel(
             real = tl.load(MASK + rows.to(tl.int64) * time + t, mask=rows < batch, other=0)[:, None] != 0
             new_h = tl.where(real, new_h, h)
             new_c = tl.where(real, new_c, c)
-        h, c = new_h, new_c
+        # Past DIM a NaN times a weight of 0 is NaN, and would outlive an edit that takes the NaN out of h.
+        h = tl.where(ok, new_h, 0.0)
+        c = tl.where(ok, new_c, 0.0)
         tl.store(READ + place(rows, t, time, 0, 1, head, HEADS, dims, DIM), h, mask=ok)
         if KEEP:
             tl.store(SAVED + place(rows, t, time, 0, KEPT, head, HEADS, dims, DIM), s0, mask=ok)

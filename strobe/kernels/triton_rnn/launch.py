@@ -56,11 +56,13 @@ def tiles(cell: str, dim: int, dtype: torch.dtype) -> Tiles:
     """Tiles for a head of `dim` channels and signals of `dtype`.
 
     Chosen from what compiling for sm_90 and sm_80 left in registers; not by time, as no GPU was at hand. 16 rows are
-    the least that a tensor core takes. R is held where its blocks take at most 32 KiB.
+    the least that a tensor core takes. R is held where its blocks take at most 64 KiB.
     """
     width = power_of_two(dim)
-    size = CELLS[cell].gates * width * width * (2 if dtype == torch.bfloat16 else 4)
-    return Tiles(16, 8 if width > 32 else 4, size <= 32 * 1024)
+    half = operands(dtype).dtype == torch.bfloat16
+    size = CELLS[cell].gates * width * width * (2 if half else 4)
+    warps = 4 if half and width <= 64 else 8 if half or width <= 64 else 16
+    return Tiles(16, warps, size <= 64 * 1024)
 
 
 def empty_outputs(inputs: Inputs, asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -91,7 +93,10 @@ def forward(inputs: Inputs, asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tenso
         captured.copy_(inputs.first.unsqueeze(1).expand_as(captured))
         return outputs
     shared, grid, warps = _shared(inputs, asked)
-    forward_kernel[grid](
+    _launch(
+        forward_kernel,
+        grid,
+        warps,
         PRE=inputs.pre.contiguous(),
         R=inputs.R.transpose(-1, -2).contiguous(),
         BIAS=None if inputs.b is None else inputs.b.contiguous(),
@@ -102,8 +107,6 @@ def forward(inputs: Inputs, asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tenso
         SAVED=saved,
         BIASED=inputs.b is not None,
         KEEP=asked.keep,
-        num_warps=warps,
-        num_stages=1,
         **shared,
     )
     return outputs
@@ -130,7 +133,10 @@ def backward(
     d_recurrent = torch.empty_like(d_pre) if inputs.cell == "gru" else d_pre
     d_first = torch.empty(first.shape, dtype=torch.float32, device=pre.device)
     shared, grid, warps = _shared(inputs, asked)
-    backward_kernel[grid](
+    _launch(
+        backward_kernel,
+        grid,
+        warps,
         R=R.contiguous(),
         CARRIES=carries,
         SAVED=saved,
@@ -141,12 +147,10 @@ def backward(
         D_RECURRENT=d_recurrent if inputs.cell == "gru" else None,
         D_FIRST=d_first,
         n_edits=len(asked.edited),
-        num_warps=warps,
-        num_stages=1,
         **shared,
     )
     before = torch.cat([first[:, :1].to(carries.dtype), carries[:, :-1, 0]], 1)
-    d_R = torch.einsum("btghi,bthj->ghij", d_recurrent, before)
+    d_R = torch.einsum("btghi,bthj->ghij", d_recurrent, before).contiguous()
     d_b = R.new_empty(0) if b is None else d_recurrent.sum((0, 1)).to(b.dtype)
     return d_pre.to(pre.dtype), d_R.to(R.dtype), d_b, d_first.to(first.dtype)
 
@@ -192,6 +196,10 @@ def _shared(inputs: Inputs, asked: Asked) -> tuple[dict[str, Any], tuple[int, in
         **constants(inputs.cell, dim, inputs.pre.dtype),
     }
     return shared, (-(-batch // tile.block_batch), heads), tile.warps
+
+
+def _launch(kernel: Any, grid: tuple[int, int], warps: int, **arguments: Any) -> None:
+    kernel[grid](**arguments, num_warps=warps, num_stages=1)
 
 
 def _count(number: int) -> Any:

@@ -47,6 +47,7 @@ def _variant(cell: str, dim: int, dtype: Any, what: str, kernel: Any, looks: boo
     off = {} if looks else dict.fromkeys((*_OF_EDITS, "POSITIONS", "MASK"))
     flags = dict.fromkeys(("CAPTURE", "EDIT", "MASKED"), looks)
     given = {"HEADS": _HEADS, **constants(cell, dim, dtype), **off, **flags, **extra}
+    stack, why = _allowed_stack(dim, dtype)
     names = kernel.arg_names
     fixed = {n: given[n] for n in names if n in given}
     return Variant(
@@ -56,9 +57,20 @@ def _variant(cell: str, dim: int, dtype: Any, what: str, kernel: Any, looks: boo
         constants=fixed,
         num_warps=tiles(cell, dim, dtype).warps,
         num_stages=1,
+        stack=stack,
+        why_stack=why,
         # Sixteen rows: never a warp group's product, but a tensor core's.
         tensor_rows=min(16, power_of_two(dim)),
     )
+
+
+def _allowed_stack(dim: int, dtype: Any) -> tuple[dict[int, int], str]:
+    """Bytes a thread that a kernel may spill, by capability, and why; set to what compiling found, rounded up."""
+    if dim <= 64:
+        return {}, ""
+    if dtype == torch.float32:
+        return {90: 2816, 80: 2816}, "three TF32 products keep two parts of a block of 64 KiB"
+    return {90: 64, 80: 64}, "the gradient holds a step's four gates beside a block of 32 KiB"
 
 
 def _type(argument: str, dtype: Any) -> str:
