@@ -1,0 +1,83 @@
+"""Oracle: the loop over each cell's `step` in float64 on the CPU, and autograd through it."""
+
+import pytest
+import torch
+from rnn_cases import CELLS, cast, outputs, problem
+
+from strobe.core.tolerances import relative_error
+from strobe.kernels import Edit, scan
+
+pytestmark = pytest.mark.gpu
+every_cell = pytest.mark.parametrize("cell", CELLS)
+# Relative RMS error allowed, by dtype. Not yet measured on a GPU: three TF32 products carry 22 bits; bfloat16 carries 8,
+# and h is rounded to it at every token.
+ALLOWED = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
+LOOKS = [0, 63, 64, 500, 1022]
+
+
+def on_gpu(p, dtype):
+    """The same problem on the GPU in `dtype`, and the loop's in float64 on what that rounds to."""
+    signals, carry = cast(p.signals, dtype), cast(p.carry, dtype)
+    ours = p._replace(
+        signals=type(signals)(*(None if x is None else x.cuda() for x in signals)),
+        carry=type(carry)(*(x.cuda() for x in carry)),
+        readers=p.readers.cuda(),
+    )
+    return ours, p.exact._replace(signals=cast(signals, torch.float64), carry=cast(carry, torch.float64))
+
+
+def check(found, wanted, dtype):
+    for name, x in found.items():
+        error = relative_error(x.float(), wanted[name])
+        assert error <= ALLOWED[dtype], f"{name}: {error:.3g}"
+
+
+@every_cell
+@pytest.mark.parametrize("hidden", [64, 128])
+@pytest.mark.parametrize("dtype", ALLOWED, ids=lambda d: str(d).removeprefix("torch."))
+def test_real_sizes(cell, hidden, dtype):
+    ours, exact = on_gpu(problem(cell, time=1023, batch=17, hidden=hidden), dtype)
+    direction = torch.ones(hidden)
+    results = []
+    for p, backend in ((ours, "auto"), (exact, "reference")):
+        edits = [
+            Edit(position=100, kind="scale", value=0.5),
+            Edit(position=500, kind="project_out", value=direction.to(p.carry.h.device)),
+            Edit(position=900, kind="add", value=0.1, heads=[1]),
+        ]
+        with torch.no_grad():
+            results.append(
+                scan(p.family, p.signals, p.carry, capture=LOOKS, edits=edits, readers=p.readers, backend=backend)
+            )
+    assert results[0].backend == "triton"
+    check(outputs(results[0]), outputs(results[1]), dtype)
+
+
+@every_cell
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_gradients(cell, dtype):
+    ours, exact = on_gpu(problem(cell, time=255, batch=5, hidden=64), dtype)
+    found = []
+    for p, backend in ((ours, "triton"), (exact, "reference")):
+        inputs = {
+            n: x.requires_grad_() for n, x in {**p.signals._asdict(), **p.carry._asdict()}.items() if x is not None
+        }
+        edits = [Edit(position=80, kind="scale", value=0.5), Edit(position=200, kind="set", value=0.1, heads=[0, 3])]
+        result = scan(p.family, p.signals, p.carry, capture=[63, 100], edits=edits, backend=backend)
+        generator = torch.Generator().manual_seed(7)
+        loss = 0.0
+        for x in outputs(result).values():
+            loss = loss + (x * torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)).sum()
+        found.append(dict(zip(inputs, torch.autograd.grad(loss, list(inputs.values())), strict=True)))
+    check(*found, dtype)
+
+
+def test_a_compiled_scan_is_one_graph_and_equals_eager():
+    ours, _ = on_gpu(problem("lstm", time=300, hidden=64), torch.bfloat16)
+
+    def scanned(signals, carry):
+        return scan(ours.family, signals, carry).read
+
+    with torch.no_grad():
+        compiled = torch.compile(scanned, fullgraph=True)(ours.signals, ours.carry)
+        assert relative_error(compiled.float(), scanned(ours.signals, ours.carry).float()) == 0
