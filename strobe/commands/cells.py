@@ -23,7 +23,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--files", type=options.positive, default=16, help="to choose on, and to judge by (default: %(default)s)"
     )
-    parser.add_argument("--length", type=options.positive, default=256, help="tokens of a file (default: %(default)s)")
+    parser.add_argument("--length", type=options.positive, default=512, help="tokens of a file (default: %(default)s)")
     parser.add_argument("--top", type=options.positive, default=5, help="units kept of a label (default: %(default)s)")
     parser.add_argument("--show", metavar="LABEL", help="draw every unit of this label, not the best of each")
     options.seed(parser)

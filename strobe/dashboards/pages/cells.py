@@ -35,7 +35,7 @@ first, second, third = st.columns([2, 2, 5], vertical_alignment="bottom")
 with first:
     files = st.number_input("Files (of each kind)", 2, 64, 16, 2, key="cells_files", bind="query-params")
 with second:
-    length = st.number_input("Tokens of a file", 16, 1024, 256, 16, key="cells_length", bind="query-params")
+    length = st.number_input("Tokens of a file", 16, 1024, 512, 16, key="cells_length", bind="query-params")
 settings: dict[str, Any] = {"n_files": min(max(int(files), 2), 64), "length": min(max(int(length), 16), 1024)}
 key = work.key_of(loaded.source, settings)
 

@@ -9,7 +9,9 @@ from typing import Any as _Any
 _EXPORTS = {
     "CellSearch": "strobe.probes.cells.search_result",
     "CellText": "strobe.probes.cells.coloured_text",
+    "GateSaturation": "strobe.probes.cells.gates",
     "cell_text": "strobe.probes.cells.coloured_text",
+    "gate_saturation": "strobe.probes.cells.gates",
     "search_cells": "strobe.probes.cells.search",
     "source_labels": "strobe.probes.cells.labels",
 }

@@ -47,7 +47,7 @@ def search_cells(
     texts: tuple[Sequence[str], Sequence[str]] | None = None,
     *,
     n_files: int = 16,
-    length: int = 256,
+    length: int = 512,
     top: int = 5,
     seed: int = 0,
     progress: Tick | None = None,
