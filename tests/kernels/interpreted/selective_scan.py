@@ -51,6 +51,12 @@ def test_edits():
     close(run(p, capture=LOOKS, edits=edits), expected(p, capture=LOOKS, edits=edits))
 
 
+def test_a_direction_with_as_many_entries_as_channels_is_one_over_channels():
+    p = problem(time=9, channels=5, state=5)
+    edits = [Edit(position=3, kind="project_out", value=torch.arange(1.0, 6.0))]
+    close(run(p, edits=edits), expected(p, edits=edits))
+
+
 def test_padding_changes_nothing():
     p = problem(time=23, batch=2)
     mask = torch.ones(2, 23, dtype=torch.bool)
