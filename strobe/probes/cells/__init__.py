@@ -10,10 +10,12 @@ _EXPORTS = {
     "CellSearch": "strobe.probes.cells.search_result",
     "CellText": "strobe.probes.cells.coloured_text",
     "GateSaturation": "strobe.probes.cells.gates",
+    "TokenImportance": "strobe.probes.cells.importance",
     "cell_text": "strobe.probes.cells.coloured_text",
     "gate_saturation": "strobe.probes.cells.gates",
     "search_cells": "strobe.probes.cells.search",
     "source_labels": "strobe.probes.cells.labels",
+    "token_importance": "strobe.probes.cells.importance",
 }
 __all__ = [*_EXPORTS]
 

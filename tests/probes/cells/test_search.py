@@ -192,8 +192,10 @@ def test_one_unit_along_a_text_and_its_tokens_escaped(tokenizer):
     shown = cell_text(model, "f(<b>(a))", 0, "c", CELL)
     np.testing.assert_allclose(shown.values / shown.values[1], [0, 1, 1, 1, 1, 2, 2, 1, 0], atol=1e-3)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
-    shuffled = model.state_after(model.tokenize("f(<b>(a))")[0][:, order[:4]]).layers[0].carry.c[0, CELL]
-    assert shown.control[order[3]] == pytest.approx(float(shuffled), abs=1e-6)
+    ids = model.tokenize("f(<b>(a))")[0]
+    for k in range(9):
+        shuffled = model.state_after(ids[:, order[: k + 1]]).layers[0].carry.c[0, CELL]
+        assert shown.control[order[k]] == pytest.approx(float(shuffled), abs=1e-6)
     assert "&lt;" in shown.html() and "<b>" not in shown.html()
     assert len(shown.figure().data) == 2 and list(shown.to_frame()["token"]) == shown.tokens
     assert f"block 0 c[{CELL}]" in shown.summary()
