@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from strobe.kernels.triton_matrix.algebra import dot
-from strobe.kernels.triton_rnn.cell import block, blocks, edit_gradient, place, step_gradient
+from strobe.kernels.triton_rnn.cell import blocks, edit_gradient, held_or_read, place, step_gradient
 
 
 @triton.jit
@@ -20,7 +20,7 @@ def through_weights(
     HELD: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """R^T d of one gate, [rows, dim]; `w` is its block where it is held."""
-    return dot(d, w if HELD else block(R, gate, head, HEADS, dims, DIM), OPERAND, PRECISION)
+    return dot(d, held_or_read(w, R, gate, head, HEADS, dims, DIM, HELD), OPERAND, PRECISION)
 
 
 @triton.jit

@@ -111,9 +111,19 @@ def place(rows, t, time, plane, PLANES: tl.constexpr, head, HEADS: tl.constexpr,
 def block(R, gate, head, HEADS: tl.constexpr, dims, DIM: tl.constexpr):
     """One head's block [dim, dim] of the recurrent weights of one gate, from [gates, HEADS, DIM, DIM]."""
     at = ((gate * HEADS + head) * DIM + dims[:, None]) * DIM + dims[None, :]
-    # Otherwise the compiler loads the blocks of all gates before the first product, and registers run out.
-    tl.debug_barrier()
     return tl.load(R + at, mask=(dims < DIM)[:, None] & (dims < DIM)[None, :], other=0)
+
+
+@triton.jit
+@no_type_check
+def held_or_read(w, R, gate, head, HEADS: tl.constexpr, dims, DIM: tl.constexpr, HELD: tl.constexpr):
+    """The block of one gate: `w` where it is held, else read."""
+    if HELD:
+        return w
+    else:
+        # Otherwise the compiler reads the blocks of all gates before the first product, and registers run out.
+        tl.debug_barrier()
+        return block(R, gate, head, HEADS, dims, DIM)
 
 
 @triton.jit

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from strobe.kernels.triton_matrix.algebra import dot
-from strobe.kernels.triton_rnn.cell import block, blocks, edited, place, step
+from strobe.kernels.triton_rnn.cell import blocks, edited, held_or_read, place, step
 
 
 @triton.jit
@@ -16,8 +16,7 @@ def recurrent(
     BIASED: tl.constexpr, HELD: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """R h + b' of one gate, [rows, dim]; `w` is its block, transposed, where it is held."""
-    here = w if HELD else block(R, gate, head, HEADS, dims, DIM)
-    r = dot(h, here, OPERAND, PRECISION)
+    r = dot(h, held_or_read(w, R, gate, head, HEADS, dims, DIM, HELD), OPERAND, PRECISION)
     if BIASED:
         r += tl.load(BIAS + (gate * HEADS + head) * DIM + dims, mask=dims < DIM, other=0).to(tl.float32)[None, :]
     return r
