@@ -3,6 +3,8 @@
 The second has no gradient: second derivatives are for the other backends, and asking for them is an error.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,11 +12,12 @@ from strobe.kernels.triton.segments import count, segments
 
 # Channels of a program of one warp. By what compiling left in registers, not by time, as no GPU was at hand.
 BLOCK = 64
+_OPTIONS: dict[str, Any] = {"num_warps": 1, "num_stages": 1}
 
 
 def as_pairs(x: Tensor) -> Tensor:
     """`x` contiguous, and if it is complex as its real and imaginary parts side by side."""
-    x = x.contiguous().resolve_conj()
+    x = x.contiguous()
     return torch.view_as_real(x) if x.is_complex() else x
 
 
@@ -66,8 +69,7 @@ def diagonal_scan(
         CAPTURE=bool(positions),
         EDIT=bool(edited),
         BLOCK=BLOCK,
-        num_warps=1,
-        num_stages=1,
+        **_OPTIONS,
     )
     return outputs[0], outputs[1], outputs[2]
 
@@ -102,8 +104,7 @@ def diagonal_scan_backward(d_every: Tensor, a: Tensor, h: Tensor, every: Tensor)
         CHANNELS=every.shape[2],
         IMAGINARY=every.is_complex(),
         BLOCK=BLOCK,
-        num_warps=1,
-        num_stages=1,
+        **_OPTIONS,
     )
     return outputs[0], outputs[1], outputs[2]
 

@@ -99,8 +99,6 @@ def forward(inputs: Inputs, asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tenso
         EDIT=bool(asked.edited),
         KEEP=asked.keep,
         UNROLL=unroll(inputs.x.shape[1], len(table) // 5),
-        num_warps=1,
-        num_stages=1,
     )
     return outputs
 
@@ -141,8 +139,6 @@ def backward(inputs: Inputs, starts: Tensor, positions: list[int], given: tuple[
         D_READERS=d_readers,
         STATES=empty(batch, LONGEST, channels, state),
         LONGEST=LONGEST,
-        num_warps=1,
-        num_stages=1,
     )
     d_u = d_readers.sum(0)
     if inputs.readers is not None and inputs.readers.shape[1] == 1:
@@ -174,5 +170,7 @@ def _shared(inputs: Inputs, table: list[int], n_captured: int) -> tuple[dict[str
         "CAPTURE": n_captured > 0,
         "READ": readers is not None,
         **tile,
+        "num_warps": 1,
+        "num_stages": 1,
     }
     return arguments, (batch, -(-channels // tile["BLOCK_CHANNELS"]))
