@@ -16,6 +16,7 @@ from strobe.core.atomic import write_text
 from strobe.core.provenance import versions
 
 HERE = Path(__file__).parent
+PAGE = Path("BENCHMARKS.md")
 
 
 def sections() -> list[str]:
@@ -35,18 +36,27 @@ def measured(name: str) -> str:
 def main() -> None:
     """Run what was asked for, print it, write it if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write BENCHMARKS.md; only with every section")
+    parser.add_argument("--write", action="store_true", help="write BENCHMARKS.md; with --only, those sections of it")
     parser.add_argument("--only", nargs="+", choices=sections(), metavar="SECTION", help="these alone")
     options = parser.parse_args()
-    if options.write and options.only:
-        parser.error("--write replaces the whole page: run every section")
-    parts = [_head()]
+    found = _written(PAGE.read_text()) if options.only and PAGE.is_file() else {}
     for name in options.only or sections():
-        parts.append(measured(name))
-        print(parts[-1], end="\n\n", flush=True)
-    parts.append("Versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()) + ".")
-    if options.write:
-        write_text(Path("BENCHMARKS.md"), "\n\n".join(parts) + "\n")
+        part = measured(name)
+        found[part.partition("\n")[0]] = part
+        print(part, end="\n\n", flush=True)
+        if options.write:
+            # After each: hours of measuring are not lost to the last section.
+            write_text(PAGE, "\n\n".join([_head(), *found.values(), _versions()]) + "\n")
+
+
+def _written(page: str) -> dict[str, str]:
+    """The sections of `page` by their heading."""
+    parts = re.split(r"^(?=## )", page.partition("\nVersions: ")[0], flags=re.MULTILINE)[1:]
+    return {part.partition("\n")[0]: part.strip() for part in parts}
+
+
+def _versions() -> str:
+    return "Versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()) + "."
 
 
 def _head() -> str:
