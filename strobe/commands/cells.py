@@ -1,4 +1,4 @@
-"""``strobe cells MODEL``: the unit that follows each thing about source code, and one unit along a text."""
+"""``strobe cells MODEL``: the unit that follows each thing about source code, and the views around it."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -25,6 +25,17 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--length", type=options.positive, default=512, help="tokens of a file (default: %(default)s)")
     parser.add_argument("--top", type=options.positive, default=5, help="units kept of a label (default: %(default)s)")
+    views = parser.add_argument_group("views around the cells, in place of the search")
+    views = views.add_mutually_exclusive_group()
+    views.add_argument("--gates", action="store_true", help="with a text: how often each gate is shut or open")
+    views.add_argument("--errors", action="store_true", help="the loss by class of token, beside an n-gram's")
+    views.add_argument(
+        "--importance", type=options.not_negative, metavar="LAYER", help="with a text: what each token's write is worth"
+    )
+    views.add_argument(
+        "--transitions", type=options.not_negative, metavar="LAYER", help="with a text: A, B and the read of each token"
+    )
+    parser.add_argument("--beside", nargs=2, metavar=("MODEL", "LAYER"), help="with --transitions: a second model")
     parser.add_argument("--show", metavar="LABEL", help="draw every unit of this label, not the best of each")
     options.seed(parser)
 
@@ -35,6 +46,8 @@ def run(args: Namespace, say: Callable[[str], None]) -> None:
     from strobe.probes.cells.labels import LABELS
 
     check_out(args.out)
+    if _view(args, say):
+        return
     given = args.text is not None or args.text_file is not None
     if given != (args.unit is not None):
         raise ValueError(
@@ -58,3 +71,38 @@ def run(args: Namespace, say: Callable[[str], None]) -> None:
         progress=progress(),
     )
     write(result, args.out, say, partial(result.label_figure, args.show) if args.show else result.figure)
+
+
+def _view(args: Namespace, say: Callable[[str], None]) -> bool:
+    """Write the view that was asked for; False where none was."""
+    from strobe.probes import cells
+
+    given = args.text is not None or args.text_file is not None
+    if args.beside is not None and (args.transitions is None or not args.beside[1].isdecimal()):
+        raise ValueError(
+            f"--beside {' '.join(args.beside)} was given; it takes a model and a layer number, with --transitions LAYER"
+        )
+    if args.errors:
+        if given:
+            raise ValueError(
+                "--errors was asked for and a text was given; it is of held-out library files; leave it out"
+            )
+        model = open_model(args.model).model
+        result = cells.error_types(model, n_files=args.files, length=args.length, seed=args.seed, progress=progress())
+    elif not args.gates and args.importance is None and args.transitions is None:
+        return False
+    elif not given:
+        raise ValueError("this view is of a text and none was given; give --text or --text-file")
+    else:
+        model, text = open_model(args.model).model, text_of(args)
+        if args.gates:
+            result = cells.gate_saturation(model, text, seed=args.seed)
+        elif args.importance is not None:
+            result = cells.token_importance(model, text, args.importance, seed=args.seed, progress=progress())
+        else:
+            pairs = [(model, args.transitions)]
+            if args.beside is not None:
+                pairs.append((open_model(args.beside[0]).model, int(args.beside[1])))
+            result = cells.transition_view(pairs, text, seed=args.seed)
+    write(result, args.out, say)
+    return True

@@ -58,6 +58,10 @@ def test_one_unit_along_a_text(tiny, tmp_path):
     [
         (("--text", TEXT), "without --unit"),
         (("--unit", 0, "h", 4), "without a text"),
+        (("--gates",), "give --text"),
+        (("--errors", "--text", TEXT), "leave it out"),
+        (("--beside", "x", 0), "with --transitions LAYER"),
+        (("--transitions", 0, "--text", TEXT), "GRU, which is not linear"),
         (("--show", "colour"), "labels are in_string"),
         (("--text", TEXT, "--unit", "a", "h", 4), "whole numbers"),
         (("--text", TEXT, "--unit", 0, "c", 4), "block 0 h (0 to 5)"),
@@ -66,3 +70,19 @@ def test_one_unit_along_a_text(tiny, tmp_path):
 def test_what_makes_no_sense_is_said(tiny, tmp_path, capsys, options, said):
     assert strobe("cells", tiny, *options, "--out", tmp_path / "x.json") != 0
     assert said in capsys.readouterr().err
+
+
+def test_gates_importance_and_errors_are_the_librarys(tiny, tmp_path):
+    from strobe.models import load_checkpoint
+    from strobe.probes.cells import ErrorTypes, GateSaturation, TokenImportance, gate_saturation, token_importance
+
+    model, out = load_checkpoint(tiny), tmp_path / "view.csv"
+    assert strobe("cells", tiny, "--gates", "--text", TEXT, "--seed", 2, "--out", out) == 0
+    kept = GateSaturation.load(tmp_path / "view.safetensors")
+    np.testing.assert_array_equal(kept.control_left, gate_saturation(model, TEXT, seed=2).control_left)
+    assert strobe("cells", tiny, "--importance", 0, "--text", "x = 1\n", "--out", out) == 0
+    kept = TokenImportance.load(tmp_path / "view.safetensors")
+    np.testing.assert_array_equal(kept.kl, token_importance(model, "x = 1\n", 0).kl)
+    assert strobe("cells", tiny, "--errors", "--files", 2, "--length", 24, "--out", out) == 0
+    kept = ErrorTypes.load(tmp_path / "view.safetensors")
+    assert kept.count[0] == 2 * 23 and kept.n_train == 500_000

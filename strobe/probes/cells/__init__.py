@@ -9,13 +9,17 @@ from typing import Any as _Any
 _EXPORTS = {
     "CellSearch": "strobe.probes.cells.search_result",
     "CellText": "strobe.probes.cells.coloured_text",
+    "ErrorTypes": "strobe.probes.cells.errors",
     "GateSaturation": "strobe.probes.cells.gates",
     "TokenImportance": "strobe.probes.cells.importance",
+    "TransitionView": "strobe.probes.cells.transitions",
     "cell_text": "strobe.probes.cells.coloured_text",
+    "error_types": "strobe.probes.cells.errors",
     "gate_saturation": "strobe.probes.cells.gates",
     "search_cells": "strobe.probes.cells.search",
     "source_labels": "strobe.probes.cells.labels",
     "token_importance": "strobe.probes.cells.importance",
+    "transition_view": "strobe.probes.cells.transitions",
 }
 __all__ = [*_EXPORTS]
 

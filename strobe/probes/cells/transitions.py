@@ -1,0 +1,168 @@
+"""The dynamical-systems view of a mixer: M_t = A_t M_{t-1} + B_t and what is read, token by token, for two models.
+
+The view that state-space models are written in, taken for any mixer that is linear in its carry (after Sieber et al.
+2024, arXiv:2405.15731, who put attention, SSMs and RNNs into that one form; which numbers are shown is ours). A_t is
+shown by the moduli of its eigenvalues, B_t by its norm, and C_t by the norm of the read, in which it appears.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from strobe.core.result import Result
+from strobe.probes.latent_knowledge.features import weights_permuted
+from strobe.probes.lens.readout import evaluating
+from strobe.probes.provenance import provenance_of
+from strobe.probes.repetition.heads import mixer_inputs
+
+if TYPE_CHECKING:
+    import pandas
+    import plotly.graph_objects
+
+_CONTROL = "the same model with the entries of each weight in random order"
+# Lowest, quartiles and highest of the moduli at each token.
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class TransitionView(Result):
+    """`moduli` [model, time, 5]: `QUANTILES` of |eigenvalue of A_t| over the whole memory; `write`, `read` [model,
+    time]: Euclidean norms of B_t and of what is read. `models`: what each row is; the last is the control, the first
+    model with its weights permuted. `tokens` [time]."""
+
+    tokens: list[str]
+    models: list[str]
+    moduli: Float[np.ndarray, "model time 5"]
+    write: Float[np.ndarray, "model time"]
+    read: Float[np.ndarray, "model time"]
+
+    def figure(self, *, template: str = "strobe_light") -> "plotly.graph_objects.Figure":
+        """Median |eigenvalue| with its quartiles, write and read norms, under each other."""
+        from plotly.subplots import make_subplots
+
+        from strobe.core import figures
+
+        fig = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.05)
+        time = np.arange(len(self.tokens))
+        for m, name in enumerate(self.models):
+            control = m == len(self.models) - 1
+            color = figures.CONTROL_COLOR if control else figures.colors(template)[m]
+            line = {"color": color, "dash": figures.DASHES[m]}
+            spread = {
+                "type": "data", "symmetric": False, "array": self.moduli[m, :, 3] - self.moduli[m, :, 2],
+                "arrayminus": self.moduli[m, :, 2] - self.moduli[m, :, 1], "width": 0, "thickness": 1,
+            }  # fmt: skip
+            for row, values in enumerate((self.moduli[m, :, 2], self.write[m], self.read[m]), 1):
+                fig.add_scatter(
+                    x=time, y=values, mode="lines", name=name, legendgroup=name, showlegend=row == 1, line=line,
+                    error_y=spread if row == 1 else None, row=row, col=1,
+                )  # fmt: skip
+        for row, title in enumerate(("|eigenvalue of A|", "norm of the write", "norm of the read"), 1):
+            fig.update_yaxes(title_text=title, row=row, col=1)
+        figures.token_axis(fig, self.tokens, row=3, col=1)
+        fig.update_layout(
+            title={
+                "text": "What each token does to the memory",
+                "subtitle": {"text": "median and quartiles of moduli"},
+            },
+            height=760,
+            margin={"t": 110},
+        )
+        return figures.style(fig, template)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per model and token: the five quantiles of moduli, write and read."""
+        import pandas
+
+        rows = [
+            (model, t, token, *self.moduli[m, t], self.write[m, t], self.read[m, t])
+            for m, model in enumerate(self.models)
+            for t, token in enumerate(self.tokens)
+        ]
+        names = ["lowest", "lower_quartile", "median", "upper_quartile", "highest"]
+        return pandas.DataFrame(rows, columns=["model", "position", "token", *names, "write", "read"])
+
+    def summary(self) -> str:
+        """Means over tokens for each model."""
+        return "\n".join(
+            f"{name}: median |eigenvalue| {self.moduli[m, :, 2].mean():.3f}, highest {self.moduli[m, :, 4].max():.3f}, "
+            f"write {self.write[m].mean():.3g}, read {self.read[m].mean():.3g} (means over {len(self.tokens)} tokens)"
+            for m, name in enumerate(self.models)
+        )
+
+
+def transition_view(models: Sequence[tuple[Any, int]], text: str | Sequence[int], *, seed: int = 0) -> TransitionView:
+    """A_t, B_t and the read of one or more (model, layer) along `text` (a text, or ids).
+
+    Raises ValueError for no model, a layer that is not linear in its carry, and models that cut the text into different
+    tokens, which cannot stand side by side.
+    """
+    if not models:
+        raise ValueError("a view of transitions was asked for; no model was given; give one (model, layer) or two")
+    ids = [_ids(model, text) for model, _ in models]
+    if any(not torch.equal(ids[0], other) for other in ids[1:]):
+        raise ValueError(
+            f"models side by side need the same tokens; this text has {', '.join(str(i.shape[1]) for i in ids)} of "
+            "different kinds; use models of one tokenizer, or give token ids"
+        )
+    if not ids[0].shape[1]:
+        raise ValueError("the text is empty: it has no token; give at least one")
+    found = [_view(model, layer, row) for (model, layer), row in zip(models, ids, strict=True)]
+    first, layer = models[0]
+    with weights_permuted(first, seed):
+        found.append(_view(first, layer, ids[0]))
+    words = [f"[{int(i)}]" for i in ids[0][0]] if first.tokenizer is None else first.to_str_tokens(ids[0][0])
+    names = [f"{model.model_name} block {at}" for model, at in models]
+    settings = {"text": text if isinstance(text, str) else ids[0][0].tolist(), "models": names,
+                "weights": [model.weights_hash() for model, _ in models]}  # fmt: skip
+    return TransitionView(
+        tokens=[str(w) for w in words],
+        models=[*names, f"control: {first.model_name}, weights permuted"],
+        moduli=np.stack([f[0] for f in found]),
+        write=np.stack([f[1] for f in found]),
+        read=np.stack([f[2] for f in found]),
+        provenance=provenance_of(first, seed=seed, settings=settings, control=_CONTROL),
+    )
+
+
+def _ids(model: Any, text: str | Sequence[int]) -> Tensor:
+    ids = model.tokenize(text)[0] if isinstance(text, str) else torch.as_tensor(list(text), dtype=torch.long)[None]
+    return ids.to(next(model.parameters()).device)
+
+
+def _view(model: Any, layer: int, ids: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(quantiles of moduli [time, 5], write norms [time], read norms [time])."""
+    mixer = model.mixers.get(f"blocks.{layer}.mixer")
+    if mixer is None or mixer.family.transition is None:
+        what = "no recurrent carry" if mixer is None else f"{type(mixer).__name__}, which is not linear in its carry"
+        raise ValueError(
+            f"A, B and C of block {layer} were asked for; {model.model_name} has {what} there; choose a layer whose "
+            "mixer is linear in its carry (for others, fixed points linearise one)"
+        )
+    with evaluating(model), torch.no_grad():
+        x = mixer_inputs(model, mixer, ids)
+        carry = mixer.init_carry(1, x.dtype, x.device)
+        transition = mixer.transition(mixer.project(x, carry, None)[0])
+        name = f"blocks.{layer}.mixer.hook_read"
+        read = model.run_with_cache(ids, names_filter=name)[1][name][0].flatten(1)
+        memory = getattr(carry, mixer.memory)
+        moduli = _moduli(transition, memory)
+        write = transition.write()[0].expand(len(read), *memory.shape[1:]).flatten(1)
+        at = torch.tensor(QUANTILES, dtype=moduli.dtype, device=moduli.device)
+        spread = torch.quantile(moduli, at, dim=1).T
+    return tuple(t.double().cpu().numpy() for t in (spread, write.norm(dim=1), read.norm(dim=1)))  # type: ignore[return-value]
+
+
+def _moduli(transition: Any, memory: Tensor) -> Float[Tensor, "time eigenvalue"]:
+    """|eigenvalue| of each A_t. A diagonal one has its decays, each as often as it acts on an entry of `memory`."""
+    if transition.left is None:
+        decay = transition.decay.abs()[0]
+        return decay.expand(len(decay), *memory.shape[1:]).flatten(1)
+    # The value axis only repeats the eigenvalues of the key axis.
+    operator = transition.operator(memory.shape[-2])[0]
+    return torch.linalg.eigvals(operator.double()).abs().flatten(1)
