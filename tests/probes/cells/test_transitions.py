@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from strobe.kernels.linear import Transition
 from strobe.models import HookedLM, ModelConfig
-from strobe.probes.cells.transitions import TransitionView, transition_view
+from strobe.probes.cells.transitions import TransitionView, _moduli, transition_view
 
 TOKENS = np.random.default_rng(0).integers(0, 31, 5).tolist()
 OPTIONS = {
@@ -69,3 +70,12 @@ def test_what_has_no_transition_is_said():
         transition_view([(model_of("gru"), 0)], TOKENS)
     with pytest.raises(ValueError, match="no model"):
         transition_view([], TOKENS)
+
+
+def test_a_negative_eigenvalue_counts_by_its_modulus():
+    # 1 + l r^T has the eigenvalue 1 + r.l once and 1 otherwise.
+    left = torch.tensor([1.0, 0, 2], dtype=torch.float64).view(1, 1, 1, 3, 1)
+    right = torch.tensor([-0.5, 1, -1], dtype=torch.float64).view(1, 1, 1, 3, 1)
+    one = torch.ones(1, 1, 1, 1, 1, dtype=torch.float64)
+    moduli = _moduli(Transition(decay=one, value=one, left=left, right=right), torch.zeros(1, 1, 3, 2))
+    assert moduli[0].sort().values.tolist() == pytest.approx([1, 1, 1.5])
