@@ -112,7 +112,7 @@ def _settings() -> str:
     other = ", ".join(f"{rate} for {name}" for name, rate in _TUNED_FOR.items())
     return (
         f"FixedPointFinder's default: {settings}. Tuned: the same with lr_init {_TUNED} ({other}). It was measured "
-        f"once, strobe by the median of {_TURNS} (default settings, float64). An LSTM is given to it as one carry [h, c]."
+        f"once, strobe by the median of {_TURNS} (default settings, float64). It gets an LSTM as one carry [h, c]."
     )
 
 
