@@ -22,6 +22,9 @@ from strobe.kernels.triton_rnn.launch import CELLS, LARGEST_DIM
 from strobe.kernels.triton_rnn.operator import rnn_scan
 
 _NAMES = {ElmanSignals: "elman", GRUSignals: "gru", LSTMSignals: "lstm"}
+# Beyond it a block of R in float32 (float16 is multiplied as such) is 64 KiB, and the compiler spills 2.8 to 4.9 KB a
+# thread: not worth a kernel.
+_LARGEST_WIDE = 64
 _KINDS = {"set": 1, "add": 2, "scale": 3, "project_out": 4}
 
 
@@ -31,11 +34,12 @@ def refusal(signals: Any, carry: Any, readers: Tensor | None) -> str | None:
     carried = {f"the carry's {name}": x for name, x in carry._asdict().items()}
     if (reason := why_not_tensors({**tensors, **carried, "readers": readers})) is not None:
         return reason
-    hidden = signals.R.shape[1]
-    if hidden > LARGEST_DIM:
+    hidden, dtype = signals.R.shape[1], signals.R.dtype
+    largest = LARGEST_DIM if dtype == torch.bfloat16 else _LARGEST_WIDE
+    if hidden > largest:
         return (
-            f"a dense R of {hidden} channels is one head of {hidden} and the kernel holds {LARGEST_DIM}; "
-            "take backend='chunked'"
+            f"a dense R of {hidden} channels is one head of {hidden} and the kernel holds {largest} in "
+            f"{str(dtype).removeprefix('torch.')}; take backend='chunked'"
         )
     return None
 

@@ -19,12 +19,14 @@ _OF_EDITS = ("VALUES", "KINDS", "EDITED")
 
 
 def variants() -> list[Variant]:
-    """For each cell, head size and dtype: the scan, with everything kept, with captures, edits and padding; backward,
-    plain and with those."""
+    """For each cell, head size and dtype (float32 up to 64, as the adapter has it): the scan, all kept, with
+    captures, edits and padding; backward, plain and with those."""
     found = []
     for cell in CELLS:
         for dim in DIMS:
             for dtype in DTYPES:
+                if dim > 64 and dtype == torch.float32:
+                    continue
                 found += [_forward(cell, dim, dtype, "scan"), _forward(cell, dim, dtype, "scan, all kept", keep=True)]
                 found.append(_forward(cell, dim, dtype, "scan, captures, edits, padding", looks=True))
                 found.append(_backward(cell, dim, dtype, "gradient"))
@@ -70,9 +72,7 @@ def _allowed_stack(cell: str, dim: int, dtype: Any, what: str) -> tuple[dict[int
         return {90: 16}, "two instructions, at 96 of 255 registers: the compiler's choice, not a want of room"
     if dim <= 64:
         return {}, ""
-    if dtype == torch.float32:
-        return {90: 2816, 80: 2816}, "three TF32 products keep two parts of a block of 64 KiB"
-    return {90: 64, 80: 64}, "the gradient holds a step's four gates beside a block of 32 KiB"
+    return {90: 80, 80: 80}, "the gradient holds a step's four gates beside a block of 32 KiB"
 
 
 def _type(argument: str, dtype: Any) -> str:
