@@ -1,15 +1,18 @@
-"""Oracle: what a user would see, read from the app run headless, against the result kept by the job."""
+"""Oracle: what a user would see, read from the app run headless, against the kept result; counting of subsets."""
 
 import json
 import time
+from dataclasses import replace
+from math import comb
 from pathlib import Path
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from strobe.dashboards import cells_work, loading, store
 from strobe.dashboards.jobs import Cancelled, runner
-from strobe.probes.cells import CellSearch
+from strobe.probes.cells import CellSearch, ErrorTypes, TokenImportance, gate_saturation, token_importance
 
 ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
 TEXT = "def area(r):\n    return r * 2"
@@ -82,3 +85,116 @@ def test_a_search_cancelled_in_its_last_control_keeps_the_rest_and_says_so(tiny)
 
 def test_a_transformer_is_said_to_have_no_carry(transformer):
     assert "channels of the **residual stream**" in words(app(model=transformer, text=TEXT, **VIEW))
+
+
+def finished(key: str):
+    for _ in range(600):
+        if (job := runner().get(key)).finished:
+            assert job.state == "done", job.error
+            return store.reopen(key)
+        time.sleep(0.1)
+    raise AssertionError(f"job {key} did not finish")
+
+
+def test_gates_are_those_of_the_probe_on_the_pages_text(tiny):
+    at = app(model=tiny, text=TEXT, cells_view="Gates")
+    assert not at.exception and charts(at) == ["Gate saturation"]
+    expected = gate_saturation(loading.open_model(str(tiny)).model, TEXT)
+    shown = at.dataframe[0].value
+    np.testing.assert_allclose(
+        shown[["left", "right", "control_right"]], expected.to_frame()[["left", "right", "control_right"]]
+    )
+    assert "Block 2 carries nothing" in words(at) and "weight in random order" in words(at)
+
+
+def test_a_model_without_gates_gets_the_probes_reason(transformer):
+    at = app(model=transformer, text=TEXT, cells_view="Gates")
+    assert not at.exception and not charts(at)
+    assert "Gates were to be watched" in at.info[0].value and "use a model with an LSTM" in at.info[0].value
+
+
+def test_errors_are_sorted_as_a_job_and_kept(tiny):
+    asked = {"cells_files_err": 2, "cells_length_err": 32, "cells_order": 3, "cells_counted": 2000}
+    view = {"model": tiny, "text": TEXT, "cells_view": "Errors", **asked}
+    at = app(**view)
+    assert not at.exception and not charts(at)
+    at.button(key="cells-run").click().run()
+    settings = {"n_files": 2, "length": 32, "order": 3, "n_train": 2000}
+    result = finished(cells_work.key_of(loading.find(str(tiny)), settings, "cell-errors"))
+    assert isinstance(result, ErrorTypes) and (result.order, result.n_train, result.count[0]) == (3, 2000, 2 * 31)
+    other = app(**view)
+    assert not other.exception and charts(other) == ["Loss by class of token"]
+    np.testing.assert_allclose(other.dataframe[0].value["loss"], result.loss)
+    assert not charts(app(**{**view, "cells_order": 4}))
+
+
+def test_importance_of_the_selected_block_is_kept_with_its_intervals(tiny):
+    view = {"model": tiny, "text": TEXT, "cells_view": "Importance", "layer": 1, "cells_share": 0.3}
+    at = app(**view)
+    assert not at.exception and not charts(at)
+    at.button(key="cells-run").click().run()
+    key = cells_work.key_of(loading.find(str(tiny)), {"subject": TEXT, "layer": 1}, "cell-importance")
+    result = finished(key)
+    assert isinstance(result, TokenImportance) and result.layer == 1
+    other = app(**view)
+    assert charts(other) == [
+        "Importance of each token to the last prediction, block 1",
+        "Recurrence intervals, block 1",
+    ]
+    bars = json.loads(other.get("plotly_chart")[1].proto.spec)["data"][0]
+    assert bars["name"] == "memory put back"
+    # A share that leaves one token has no interval, and the probe's reason is shown in its place.
+    few = app(**{**view, "cells_share": 0.05})
+    assert len(charts(few)) == 1 and "larger share" in few.info[0].value
+    attention = app(**{**view, "layer": 2})
+    assert not charts(attention) and "Blocks of this model with one: 0, 1" in attention.info[0].value
+
+
+def test_intervals_of_shuffled_importances_are_those_of_tokens_drawn_at_random(tiny):
+    found = token_importance(loading.open_model(str(tiny)).model, TEXT, 0)
+    n = len(found.kl)
+    kl = np.zeros(n)
+    kl[[0, 2, 4, 6, 9]] = 1
+    figure = replace(found, kl=kl).interval_figure(5 / n, shuffles=2000)
+    seen, chance = figure.data
+    assert dict(zip(seen.x, seen.y, strict=True)) | {2: 0.75, 3: 0.25} == dict(zip(seen.x, seen.y, strict=True))
+    # Of all choices of 5 among n, the share of gaps that are d: C(n - d, 4) / C(n, 5).
+    expected = [comb(n - d, 4) / comb(n, 5) for d in chance.x]
+    np.testing.assert_allclose(chance.y, expected, atol=0.015)
+    with pytest.raises(ValueError, match="0 shuffles"):
+        found.interval_figure(shuffles=0)
+
+
+def test_transitions_stand_beside_another_models_layer(tiny):
+    view = {"model": "mamba2-python", "text": TEXT, "cells_view": "Transitions", "layer": 1}
+    at = app(**view, cells_beside="gated-deltanet-python", cells_beside_layer=2)
+    assert not at.exception and charts(at) == ["What each token does to the memory"]
+    frame = at.dataframe[0].value
+    assert list(dict.fromkeys(frame["model"])) == [
+        "mamba2-python block 1",
+        "gated-deltanet-python block 2",
+        "control: mamba2-python, weights permuted",
+    ]
+    for said, query in {
+        "GRU, which is not linear": {"cells_beside": "gru-python"},
+        "no recurrent carry": {"cells_beside": "gated-deltanet-python", "cells_beside_layer": 99},
+        "models of one tokenizer": {"model": tiny, "layer": 0, "cells_beside": "gated-deltanet-python"},
+    }.items():
+        refused = app(**{**view, **query})
+        assert not refused.exception and not charts(refused)
+        assert said in refused.info[0].value
+
+
+def test_a_text_that_was_cut_is_not_given_to_another_tokenizer(tiny):
+    first, second = loading.open_model(str(tiny)), loading.open_model("gated-deltanet-python")
+    ids = tuple(first.model.tokenizer.encode(TEXT)[:5])
+    alone = cells_work.transitions([(first, 0)], ids, TEXT)
+    assert alone.moduli.shape[:2] == (2, 5)
+    with pytest.raises(ValueError, match="gated-deltanet-python cuts the text into other tokens"):
+        cells_work.transitions([(first, 0), (second, 0)], ids, TEXT)
+
+
+def test_models_offered_beside_read_text_and_have_a_carry():
+    offered = cells_work.beside()
+    assert {"gru-python", "hybrid-python", "mamba2-python", "gated-deltanet-python"} <= set(offered)
+    assert not {"transformer-python", "flipflop-gru64"} & set(offered)

@@ -1,18 +1,22 @@
-"""Which number of the carry follows what the text is about, and that number along the page's text."""
+"""Which number of the carry follows what the text is about, and the views around it: gates, errors, writes, A and B."""
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import streamlit as st
 
 from strobe.core.errors import ResultFileError
+from strobe.core.result import Result
 from strobe.dashboards import cells_work as work
-from strobe.dashboards import selection, store
+from strobe.dashboards import loading, selection, store
 from strobe.dashboards.components import chart, footer, job_panel, token_strip
-from strobe.dashboards.jobs import runner
+from strobe.dashboards.jobs import Tick, runner
+from strobe.dashboards.problems import is_users
 
 if TYPE_CHECKING:
-    from strobe.probes.cells import CellSearch
+    from strobe.probes.cells import CellSearch, ErrorTypes, TokenImportance
 
 TITLE = "Cells"
 ICON = ":material/grid_view:"
@@ -21,15 +25,160 @@ QUESTION = "Which single number of the carry knows that we are inside a string, 
 
 st.title("Interpretable cells", anchor=False)
 loaded, here = selection.require()
-st.markdown(
-    "Karpathy, Johnson & Fei-Fei (2015) found LSTM cells that follow quotes and line length **by looking**. Here "
-    "**every unit** of every carry is tried against labels that Python's own `tokenize` makes, chosen on some files "
-    "and judged on others; the search, the labels and the controls are ours. The best of thousands always looks like "
-    "something: compare the grey marks."
-    + ("" if loaded.recurrent else " This model has no recurrence: units are channels of the **residual stream**.")
-)
+_VIEWS = ("Cells", "Gates", "Errors", "Importance", "Transitions")
+_ABOUT = {
+    "Cells": "Karpathy, Johnson & Fei-Fei (2015) found LSTM cells that follow quotes and line length **by looking**. "
+    "Here **every unit** of every carry is tried against labels that Python's own `tokenize` makes, chosen on some "
+    "files and judged on others; the search, the labels and the controls are ours. The best of thousands always looks "
+    "like something: compare the grey marks."
+    + ("" if loaded.recurrent else " This model has no recurrence: units are channels of the **residual stream**."),
+    "Gates": "How often each gate is nearly shut (below 0.1) or nearly open (above 0.9) along the page's text "
+    "(Karpathy, Johnson & Fei-Fei 2015, figure 2). For a mixer that is linear in its carry, the **decay** of the old "
+    "memory stands in the gate's place; that reading is ours. Grey: the same model, weights permuted.",
+    "Errors": "Which tokens does the model get right that counting does not? Its loss in each class of held-out "
+    "library tokens, beside a **Witten-Bell n-gram**. After the error analysis of Karpathy, Johnson & Fei-Fei (2015, "
+    "section 4.4); these classes are ours.",
+    "Importance": "What each token **wrote** into the selected block's carry is taken out again (where there is no "
+    "such write, the memory is put back to what it was before): how much does the **last prediction** change? And how "
+    "far is one important token from the next? Ours, the controls too.",
+    "Transitions": "The selected block as a **dynamical system**, M_t = A_t M_(t-1) + B_t and what is read, token by "
+    "token, beside a layer of a second model (after Sieber et al. 2024; which numbers are shown is ours).",
+}
+
+
+def _reopen(key: str) -> Result | None:
+    # A file finds its class by name once the module that has it is imported.
+    import strobe.probes.cells.errors
+    import strobe.probes.cells.importance
+    import strobe.probes.cells.search_result  # noqa: F401
+
+    try:
+        return store.reopen(key)
+    except ResultFileError as error:
+        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
+        return None
+
+
+def _job(place: Any, key: str, words: tuple[str, str], label: str, start: Callable[[Tick], Path]) -> Result | None:
+    """The kept result of the job `key`, or None; a button (first time, again) in `place` that starts it."""
+    result, job = _reopen(key), runner().get(key)
+
+    def _start() -> None:
+        runner().submit(key, f"{label} of {loaded.source.name}", start)
+
+    with place:
+        st.button(
+            words[result is not None],
+            type="secondary" if result is not None else "primary",
+            icon=":material/play_arrow:",
+            key="cells-run",
+            on_click=_start,
+            disabled=job is not None and not job.finished,
+        )
+    return None if job_panel(key, kept=result is not None) else result
+
+
+def _answered(ask: Callable[[], Any]) -> Any:
+    """What `ask` answers; where the probe refuses, its reason, and the run ends."""
+    try:
+        return ask()
+    except Exception as error:
+        if not is_users(error):
+            raise
+        said = str(error)
+        st.info(said[:1].upper() + said[1:], icon=":material/info:")
+        st.stop()
+
+
+def _gates() -> None:
+    result = _answered(lambda: work.gates(loaded, here.subject))
+    chart(result, result.figure, key="cells-gates", alt="share of tokens at which each unit's gates are shut and open")
+    for note in result.notes:
+        st.caption(note[:1].upper() + note[1:] + ".")
+    with st.expander("Table"):
+        st.dataframe(result.to_frame(), hide_index=True)
+    footer(result)
+
+
+def _errors() -> None:
+    columns = st.columns(5, vertical_alignment="bottom")
+    asked = [
+        columns[0].number_input("Files", 2, 64, 8, 2, key="cells_files_err", bind="query-params"),
+        columns[1].number_input("Tokens of a file", 16, 1024, 256, 16, key="cells_length_err", bind="query-params"),
+        columns[2].number_input("Order of the n-gram", 2, 8, 5, key="cells_order", bind="query-params"),
+        columns[3].number_input(
+            "Tokens counted", 1000, 2_000_000, 500_000, 1000, key="cells_counted", bind="query-params"
+        ),
+    ]
+    settings: dict[str, Any] = dict(zip(("n_files", "length", "order", "n_train"), map(int, asked), strict=True))
+    key = work.key_of(loaded.source, settings, "cell-errors")
+    name = loaded.source.name
+    start = partial(work.run_errors, key, name, settings)
+    result = cast("ErrorTypes | None", _job(columns[4], key, ("Sort the errors", "Sort again"), "Errors", start))
+    if result is None:
+        return
+    chart(result, result.figure, key="cells-errors", alt="loss of the model and of an n-gram in each class of token")
+    with st.expander("Table, with tokens that only the model gets right"):
+        examples = ["  ".join(map(repr, words)) for words in result.examples]
+        st.dataframe(result.to_frame().assign(**{"only the model, e.g.": examples}), hide_index=True)
+    footer(result)
+
+
+def _importance() -> None:
+    if here.layer not in loaded.recurrent:
+        have = ", ".join(map(str, loaded.recurrent)) or "none"
+        st.info(
+            f"What tokens wrote into the carry of block {here.layer} was to be taken out; it is "
+            f"{loaded.mixers[here.layer]}, which has no recurrent carry. Blocks of this model with one: {have}.",
+            icon=":material/info:",
+        )
+        return
+    key = work.key_of(loaded.source, {"subject": here.subject, "layer": here.layer}, "cell-importance")
+    name = loaded.source.name
+    start = partial(work.run_importance, key, name, here.subject, here.layer)
+    words = (f"Take out each of {len(here.ids)} tokens", "Take out again")
+    result = cast("TokenImportance | None", _job(st.container(), key, words, "Importance", start))
+    if result is None:
+        return
+    alt = "change of the last prediction when each token's write is taken out"
+    chart(result, result.figure, key="cells-importance", alt=alt, on_pick=selection.pick_point)
+    share = st.slider("Share of tokens called important", 0.05, 0.5, 0.2, 0.05, key="cells_share", bind="query-params")
+    _answered(lambda: result.intervals(share))
+    draw = partial(result.interval_figure, share)
+    chart(result, draw, key="cells-intervals", alt="distances between important tokens, beside shuffled importances")
+    footer(result)
+
+
+def _transitions() -> None:
+    names, own = work.beside(), loaded.source.name
+    others = ["none", *names]
+    first = next((i for i, name in enumerate(others) if i and name != own), 0) if own in names else 0
+    left, right = st.columns(2, vertical_alignment="bottom")
+    with left:
+        other = st.selectbox("Beside the model", others, first, key="cells_beside", bind="query-params")
+    with right:
+        at = st.number_input(
+            "and its layer", 0, 999, 0, key="cells_beside_layer", bind="query-params", disabled=other == "none"
+        )
+    pairs = [(loaded, here.layer)]
+    if other in names:
+        pairs.append((loading.open_model(str(other)), int(at)))
+    result = _answered(lambda: work.transitions(pairs, here.subject, here.text))
+    alt = "moduli of eigenvalues, norms of write and read at each token, of each model and the control"
+    chart(result, result.figure, key="cells-transitions", alt=alt, on_pick=selection.pick_point)
+    with st.expander("Table"):
+        st.dataframe(result.to_frame(), hide_index=True)
+    footer(result)
+
+
+view = st.segmented_control("View", _VIEWS, default="Cells", required=True, key="cells_view", bind="query-params")
+view = view if view in _VIEWS else "Cells"
+st.markdown(_ABOUT[view])
 if loaded.model.tokenizer is None:
     st.info("This model came without a tokenizer, and cells follow text. Choose one that reads text.")
+    st.stop()
+if view != "Cells":
+    {"Gates": _gates, "Errors": _errors, "Importance": _importance, "Transitions": _transitions}[view]()
     st.stop()
 first, second, third = st.columns([2, 2, 5], vertical_alignment="bottom")
 with first:
@@ -40,34 +189,12 @@ settings: dict[str, Any] = {"n_files": min(max(int(files), 2), 64), "length": mi
 key = work.key_of(loaded.source, settings)
 
 
-def _start() -> None:
-    name = loaded.source.name
-    runner().submit(key, f"Cells of {name}", lambda tick: work.run(key, name, settings, tick))
-
-
-def _reopen() -> "CellSearch | None":
-    # A file finds its class by name once the module that has it is imported.
-    import strobe.probes.cells.search_result  # noqa: F401
-
-    try:
-        return cast("CellSearch | None", store.reopen(key))
-    except ResultFileError as error:
-        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
-        return None
-
-
-result = _reopen()
-job = runner().get(key)
-with third:
-    st.button(
-        "Search again" if result is not None else "Search every unit",
-        type="secondary" if result is not None else "primary",
-        icon=":material/play_arrow:",
-        key="cells-run",
-        on_click=_start,
-        disabled=job is not None and not job.finished,
-    )
-if job_panel(key, kept=result is not None) or result is None:
+result = cast(
+    "CellSearch | None",
+    _job(third, key, ("Search every unit", "Search again"), "Cells",
+         lambda tick: work.run(key, loaded.source.name, settings, tick)),
+)  # fmt: skip
+if result is None:
     st.stop()
 if (result.best[-1] < 0).all():
     st.warning(

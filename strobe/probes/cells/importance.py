@@ -77,6 +77,37 @@ class TokenImportance(Result):
         fig.update_layout(title={"text": f"Importance of each token to the last prediction, block {self.layer}"})
         return figures.style(fig, template)
 
+    def interval_figure(
+        self, share: float = 0.2, *, shuffles: int = 200, template: str = "strobe_light"
+    ) -> "plotly.graph_objects.Figure":
+        """How far one important token is from the next, beside the mean over `shuffles` of shuffled importances.
+
+        Raises ValueError as `intervals`, and for fewer than one shuffle.
+        """
+        import plotly.graph_objects as go
+
+        from strobe.core import figures
+
+        if shuffles < 1:
+            raise ValueError(f"{shuffles} shuffles were asked for; intervals are shown beside a control: ask for one")
+        found = self.intervals(share)[0]
+        chance = np.concatenate([self.intervals(share, seed=seed)[1] for seed in range(shuffles)])
+        distance = np.arange(1, max(found.max(), chance.max()) + 1)
+        seen, expected = (np.bincount(x, minlength=len(distance) + 1)[1:] / len(x) for x in (found, chance))
+        fig = go.Figure()
+        fig.add_bar(x=distance, y=seen, name=self.what, marker={"color": figures.colors(template)[0]})
+        fig.add_scatter(
+            x=distance, y=expected, mode="lines+markers", name=f"control: {shuffles} shuffles",
+            line={"color": figures.CONTROL_COLOR}, marker={"size": 5},
+        )  # fmt: skip
+        fig.update_xaxes(title_text="distance to the next important token (tokens)")
+        fig.update_yaxes(title_text="share of intervals", rangemode="tozero")
+        of = f"the {len(found) + 1} most important of {len(self.kl)} tokens: {len(found)} intervals"
+        fig.update_layout(
+            title={"text": f"Recurrence intervals, block {self.layer}", "subtitle": {"text": of}}, margin={"t": 90}
+        )
+        return figures.style(fig, template)
+
     def to_frame(self) -> "pandas.DataFrame":
         """One row per token but the last: position, token, kl, kl_random, norm."""
         import pandas
