@@ -213,9 +213,19 @@ def _inside_and_cuts(
     """The edits that the backend honours itself, and those at which the scan is cut."""
     if not isinstance(run, DeviceBackend):
         return [], edits
-    taken = [all(run.takes(edit, signals, carry) for edit in here.edits) for here in edits]
-    pairs = list(zip(edits, taken, strict=True))
-    return [e for e, t in pairs if t], [e for e, t in pairs if not t]
+    inside: list[EditsAt] = []
+    cuts: list[EditsAt] = []
+    learned = False
+    for here in edits:
+        # A backend judges by the first carry. After an edit that is learned the carry has a gradient it has not seen.
+        taken = not learned and all(run.takes(edit, signals, carry) for edit in here.edits)
+        (inside if taken else cuts).append(here)
+        learned = learned or any(_has_gradient(edit.value) for edit in here.edits)
+    return inside, cuts
+
+
+def _has_gradient(value: Any) -> bool:
+    return torch.is_grad_enabled() and isinstance(value, Tensor) and value.requires_grad
 
 
 def _with_edits(segment: Segment, edits: Sequence[Edit], *, ends_captured: bool) -> Segment:

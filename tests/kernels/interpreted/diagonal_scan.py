@@ -132,3 +132,14 @@ def test_what_cannot_run_is_refused_and_an_empty_batch_is_not():
         "readers": (0, 3, 2),
         "captured": (0, 1, 5),
     }
+
+
+def test_a_gradient_reaches_a_learned_edit_through_one_that_is_not():
+    p, found = problem(REAL), {}
+    for backend, inputs in (("triton", p), ("reference", [x.double() for x in p])):
+        value = torch.full((5,), 0.7, dtype=inputs[0].dtype, requires_grad=True)
+        edits = [Edit(position=6, kind="scale", value=value), Edit(position=8, kind="scale", value=0.5)]
+        result = run(inputs, backend, edits=edits, capture=[-1])
+        total = result.read.square().sum() + 3 * result.carry.h.sum() + 5 * result.captured.h.square().sum()
+        (found[backend],) = torch.autograd.grad(total, value)
+    assert_close(found["triton"], found["reference"], kind="scan")
