@@ -4,9 +4,9 @@ import time
 
 import streamlit as st
 
-# Seconds. The browser needs a moment in which nothing else arrives; on a two-core machine 0.3 was enough and the grid
-# was seen after 0.7 s, against 2.0 s without.
-_PAUSE = 0.3
+# Seconds. The browser needs a moment in which nothing else arrives; on a quiet two-core machine the grid was seen after
+# 1.3 s with this, after 2.2 s with 0.3, and after 2.4 s without.
+_PAUSE = 0.9
 
 
 def first_paint() -> None:

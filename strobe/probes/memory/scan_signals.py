@@ -41,7 +41,7 @@ def token_decay(family: str, inputs: Any) -> TokenDecay:
     if family in ("decay", "delta"):
         log_decay = inputs.log_decay.double().mean(0)
         shape = log_decay.shape[1:]
-        return TokenDecay(log_decay.flatten(1).clone(), lambda x: x.reshape(len(x), shape[0], -1))
+        return TokenDecay(log_decay.flatten(1).clone(), lambda x: x.reshape(len(x), shape[0], shape[1:].numel()))
     if family == "diagonal":
         # A decay of exactly 0 forgets for good; -inf is what its logarithm is.
         log_decay = inputs.a.abs().double().log().mean(0).clone()

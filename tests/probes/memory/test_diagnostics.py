@@ -1,12 +1,14 @@
 """Oracle: closed forms of retention, numpy on carries captured in one pass, and pieces against the whole."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from strobe.probes.memory import CarryDiagnostics, Planted, diagnose
-from strobe.probes.memory.scan_signals import changing
+from strobe.probes.memory.scan_signals import changing, log_decay_sums, token_decay
 
 LINEAR = ["mamba2", "mamba", "gated_deltanet", "mingru", "rglru"]
 EVERY = [*LINEAR, "rwkv4", "gru", "lstm", "elman"]
@@ -190,3 +192,13 @@ def test_progress_can_cancel(native, tokens):
     with pytest.raises(KeyboardInterrupt):
         diagnose(model, tokens(1, 20), stride=4, progress=stop)
     assert "inputs" not in vars(model.mixers["blocks.0.mixer"])
+
+
+def test_a_piece_in_which_no_look_falls_is_passed_through():
+    # With a look every 1,024th token and pieces of 512, every other piece has none.
+    for shape in ((2, 8, 3), (2, 8, 3, 4)):
+        inputs = SimpleNamespace(log_decay=-torch.rand(shape, generator=torch.Generator().manual_seed(0)))
+        at_ends, total = log_decay_sums(token_decay("decay", inputs), [])
+        rest = shape[3] if len(shape) == 4 else 1
+        assert at_ends.shape == (0, 3, rest)
+        torch.testing.assert_close(total.flatten(), inputs.log_decay.double().mean(0).sum(0).flatten())
