@@ -26,7 +26,7 @@ class CarryWatch:
         self.linear = [i for i in layers if self.family[i] not in NONLINEAR]
         self.positions: list[int] = []
         self.windows = WindowMeans(inputs.shape[1], stride)
-        self._rows: dict[str, dict[int, list[Tensor]]] = {}
+        self._rows: dict[str, dict[int, _Rows]] = {}
         self._decay: dict[int, Tensor] = {}
         self._seen = dict.fromkeys(layers, 0)
         self._ranges = {i: carry_statistics.TrainingRange() for i in layers}
@@ -46,7 +46,7 @@ class CarryWatch:
     def kept(self, name: str) -> list[np.ndarray | None]:
         """What was kept under `name`, one array [positions, units] a layer; None where a layer has no such number."""
         rows = self._rows.get(name, {})
-        return [torch.cat(rows[i]).float().numpy() if i in rows else None for i in self.layers]
+        return [rows[i].filled if i in rows else None for i in self.layers]
 
     def range_control(self, which: int) -> list[np.ndarray | None]:
         """Of rows held out, inside the training length: the share outside the range (0) or the distance (1)."""
@@ -96,7 +96,10 @@ class CarryWatch:
             self._keep("distance", layer, z)
 
     def _keep(self, name: str, layer: int, values: Tensor) -> None:
-        self._rows.setdefault(name, {}).setdefault(layer, []).append(values.detach().cpu())
+        layers = self._rows.setdefault(name, {})
+        if layer not in layers:
+            layers[layer] = _Rows(self.inputs.shape[1] // self.stride, tuple(values.shape[1:]))
+        layers[layer].add(values)
 
     def _refuse_too_much(self) -> None:
         channels = 0
@@ -106,8 +109,30 @@ class CarryWatch:
             channels += shape[1] * shape[2] if len(shape) == 4 else shape[1]
         n = self.inputs.shape[1] // self.stride
         refuse_if_too_large(
-            # Four numbers of four bytes, and once more while they are joined.
-            n * channels * 4 * 4 * 2,
+            # Four numbers of four bytes.
+            n * channels * 4 * 4,
             f"four numbers for each of {channels} channels at {n} positions",
             "ask for a longer stride or fewer layers",
         )
+
+
+class _Rows:
+    """Float32 numbers of up to `n` positions, in one block made at the start.
+
+    Not a list of tensors: small blocks that stay between large ones that come and go keep the allocator from using
+    their room again, and a million tokens took 680 MB of it.
+    """
+
+    def __init__(self, n: int, shape: tuple[int, ...]) -> None:
+        self._numbers, self._count = np.empty((n, *shape), dtype=np.float32), 0
+
+    def add(self, values: Tensor) -> None:
+        """Put in those of the next positions."""
+        end = self._count + len(values)
+        self._numbers[self._count : end] = values.detach().cpu().numpy()
+        self._count = end
+
+    @property
+    def filled(self) -> np.ndarray:
+        """What was put in."""
+        return self._numbers[: self._count]
