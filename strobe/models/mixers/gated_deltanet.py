@@ -42,8 +42,6 @@ class Config:
 class Signals(NamedTuple):
     """What `project` computes for each token."""
 
-    """What `project` computes."""
-
     q: Float[Tensor, "batch time key_heads key"]
     k: Float[Tensor, "batch time key_heads key"]
     v: Float[Tensor, "batch time heads value"]

@@ -36,8 +36,6 @@ class Config:
 class Signals(NamedTuple):
     """What `project` computes for each token."""
 
-    """What `project` computes."""
-
     x: Float[Tensor, "batch time d_model"]
 
 

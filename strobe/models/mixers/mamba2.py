@@ -47,8 +47,6 @@ class Config:
 class Signals(NamedTuple):
     """What `project` computes for each token."""
 
-    """What `project` computes."""
-
     z: Float[Tensor, "batch time inner"]
     x: Float[Tensor, "batch time heads head_dim"]
     B: Float[Tensor, "batch time groups state"]
