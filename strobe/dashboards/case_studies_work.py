@@ -36,7 +36,4 @@ def do_again(name: str, tick: Tick) -> Path:
 
 def done_here(name: str) -> Any:
     """The run of `name` that was done here, or None. Raises ResultFileError if its file cannot be read."""
-    # A file finds its class by name once the module that has it is imported.
-    import strobe.probes.dynamics.case_studies.result  # noqa: F401
-
     return store.reopen(study_key(name))

@@ -6,10 +6,9 @@ from typing import Any
 
 import streamlit as st
 
-from strobe.core.errors import ResultFileError
 from strobe.core.result import Result
-from strobe.dashboards import dynamics_work, held, store
-from strobe.dashboards.components import chart, footer, job_panel
+from strobe.dashboards import dynamics_work, held
+from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button
 from strobe.dashboards.jobs import runner
 from strobe.dashboards.loading import Loaded
 from strobe.dashboards.selection import Selection
@@ -38,43 +37,13 @@ def _slider(column: Any, i: int) -> float:
 
 def answer(key: str, label: str, work: Callable[..., Any]) -> Result | None:
     """The result kept under `key`, or a button that makes it as a job; None while there is none."""
-    try:
-        # A file finds its class by name once the module that has it is imported.
-        _import_results()
-        result = store.reopen(key)
-    except ResultFileError as error:
-        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
-        result = None
-    job = runner().get(key)
+    result: Result | None = kept_result(key)
 
     def start() -> None:
         runner().submit(key, label, work)
 
-    st.button(
-        "Run again" if result is not None else "Run",
-        type="secondary" if result is not None else "primary",
-        icon=":material/play_arrow:",
-        key=f"{key}-run",
-        on_click=start,
-        disabled=job is not None and not job.finished,
-    )
+    run_button("Run", start, job=key, there=result is not None, key=f"{key}-run")
     return None if job_panel(key) else result
-
-
-def _import_results() -> None:
-    from strobe.probes import fixed_points as probe
-
-    for name in (
-        "Basins",
-        "Continua",
-        "DepthOrbit",
-        "FixedPointsOverTraining",
-        "KCycles",
-        "LayerExponents",
-        "LayerSwaps",
-        "UnstableManifolds",
-    ):
-        getattr(probe, name)
 
 
 def show_points(result: Any) -> None:

@@ -4,6 +4,7 @@ from strobe.dashboards.components.charts import chart, exports, figure_template
 from strobe.dashboards.components.first_paint import first_paint
 from strobe.dashboards.components.footer import footer
 from strobe.dashboards.components.job_panel import job_panel
+from strobe.dashboards.components.kept import kept_result, run_button
 from strobe.dashboards.components.lens_grid import lens_grid
 from strobe.dashboards.components.model_card import model_card
 from strobe.dashboards.components.token_strip import token_strip
@@ -15,7 +16,9 @@ __all__ = [
     "first_paint",
     "footer",
     "job_panel",
+    "kept_result",
     "lens_grid",
     "model_card",
+    "run_button",
     "token_strip",
 ]

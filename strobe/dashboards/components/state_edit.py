@@ -1,16 +1,16 @@
 """Changing a carry from a page: what to change, the job that runs it, and the three runs side by side."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
 
-from strobe.core.errors import ResultFileError
 from strobe.core.tokens import escape_html, show
-from strobe.dashboards import selection, store, work
+from strobe.dashboards import selection, work
 from strobe.dashboards.components.charts import chart
 from strobe.dashboards.components.job_panel import job_panel
+from strobe.dashboards.components.kept import kept_result
 from strobe.dashboards.jobs import runner
 from strobe.dashboards.loading import Loaded
 from strobe.dashboards.selection import Selection
@@ -27,7 +27,7 @@ def state_edit(loaded: Loaded, here: Selection) -> "StateIntervention | None":
     st.subheader(f"Change the carry after token {here.position}  `{token}`", anchor=False)
     settings, problem = _settings()
     key = work.edit_key(loaded.source, here.subject, here.layer, here.position, settings)
-    result = _reopen(key)
+    result: "StateIntervention | None" = kept_result(key)
     job = runner().get(key)
     busy = job is not None and not job.finished
     label = f"{settings['kind'].capitalize()} the carry of block {here.layer} after token {here.position}"
@@ -91,14 +91,6 @@ def _settings() -> tuple[dict[str, Any], str]:
         "temperature": float(temperature),
     }
     return settings, problem
-
-
-def _reopen(key: str) -> "StateIntervention | None":
-    try:
-        return cast("StateIntervention | None", store.reopen(key))
-    except ResultFileError as error:
-        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
-        return None
 
 
 def _show(result: "StateIntervention") -> None:

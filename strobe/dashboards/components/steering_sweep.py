@@ -1,15 +1,15 @@
 """The sweep on the steering page: every layer and multiplier, residual stream and state on one pair of axes."""
 
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from strobe.core.errors import ResultFileError
-from strobe.dashboards import loading, steering_work, store
+from strobe.dashboards import loading, steering_work
 from strobe.dashboards.components.charts import chart
 from strobe.dashboards.components.footer import footer
 from strobe.dashboards.components.job_panel import job_panel
+from strobe.dashboards.components.kept import kept_result, run_button
 from strobe.dashboards.jobs import runner
 
 if TYPE_CHECKING:
@@ -46,24 +46,18 @@ def show_sweep(loaded: loading.Loaded, towards: str, contrast: str) -> None:
         "random": int(random),
     }
     key = steering_work.sweep_key(loaded.source, settings)
-    result, part = _reopen(key), None
+    result: "SteeringSweep | None" = kept_result(key)
+    part: "SteeringSweep | None" = None
     job = runner().get(key)
     if result is None:
-        part = _reopen(steering_work.partial_key(key))
+        part = kept_result(steering_work.partial_key(key))
 
     def start() -> None:
         label = f"Sweep {loaded.source.name} towards {towards}"
         what = (key, loaded.source.name, places, settings)
         runner().submit(key, label, lambda tick: steering_work.sweep_vectors(*what, tick))
 
-    st.button(
-        "Run again" if result is not None else "Sweep",
-        type="secondary" if result is not None else "primary",
-        icon=":material/play_arrow:",
-        key="sweep-run",
-        on_click=start,
-        disabled=job is not None and not job.finished,
-    )
+    run_button("Sweep", start, job=key, there=result is not None, key="sweep-run")
     stopped = job is not None and job.state == "cancelled" and part is not None
     # A cancelled sweep has kept something, which is said below in place of the panel's word.
     running = False if stopped else job_panel(key)
@@ -106,14 +100,3 @@ def _best_layer(result: "SteeringSweep") -> int:
         return result.best(0)[0]
     except ValueError:
         return 0
-
-
-def _reopen(key: str) -> "SteeringSweep | None":
-    # A file finds its class by name once the module that has it is imported.
-    import strobe.probes.steering.sweep_result  # noqa: F401
-
-    try:
-        return cast("SteeringSweep | None", store.reopen(key))
-    except ResultFileError as error:
-        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
-        return None

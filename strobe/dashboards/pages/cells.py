@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import streamlit as st
 
-from strobe.core.errors import ResultFileError
 from strobe.core.result import Result
 from strobe.dashboards import cells_work as work
-from strobe.dashboards import loading, selection, store
-from strobe.dashboards.components import chart, footer, job_panel, token_strip
+from strobe.dashboards import loading, selection
+from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button, token_strip
 from strobe.dashboards.jobs import Tick, runner
 from strobe.dashboards.problems import is_users
 
@@ -46,35 +45,15 @@ _ABOUT = {
 }
 
 
-def _reopen(key: str) -> Result | None:
-    # A file finds its class by name once the module that has it is imported.
-    import strobe.probes.cells.errors
-    import strobe.probes.cells.importance
-    import strobe.probes.cells.search_result  # noqa: F401
-
-    try:
-        return store.reopen(key)
-    except ResultFileError as error:
-        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
-        return None
-
-
 def _job(place: Any, key: str, words: tuple[str, str], label: str, start: Callable[[Tick], Path]) -> Result | None:
     """The kept result of the job `key`, or None; a button (first time, again) in `place` that starts it."""
-    result, job = _reopen(key), runner().get(key)
+    result: Result | None = kept_result(key)
 
     def _start() -> None:
         runner().submit(key, f"{label} of {loaded.source.name}", start)
 
     with place:
-        st.button(
-            words[result is not None],
-            type="secondary" if result is not None else "primary",
-            icon=":material/play_arrow:",
-            key="cells-run",
-            on_click=_start,
-            disabled=job is not None and not job.finished,
-        )
+        run_button(words[0], _start, job=key, there=result is not None, key="cells-run", again=words[1])
     return None if job_panel(key, kept=result is not None) else result
 
 

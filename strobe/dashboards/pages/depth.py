@@ -1,14 +1,13 @@
 """Depth as time: how tokens move through the blocks, in which phases, and whether fewer shared blocks would do."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from strobe.core.errors import ResultFileError
 from strobe.dashboards import depth_work as work
-from strobe.dashboards import selection, store
-from strobe.dashboards.components import chart, footer, job_panel
+from strobe.dashboards import selection
+from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button
 from strobe.dashboards.jobs import runner
 
 if TYPE_CHECKING:
@@ -87,29 +86,17 @@ def _start() -> None:
     runner().submit(key, f"Shared blocks of {name}", lambda tick: work.run(key, name, settings, tick))
 
 
-def _reopen() -> "BlockRecurrence | None":
-    # A file finds its class by name once the module that has it is imported.
-    import strobe.probes.depth.surrogate_result  # noqa: F401
-
-    try:
-        return cast("BlockRecurrence | None", store.reopen(key))
-    except ResultFileError as error:
-        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
-        return None
-
-
 results: list[Any] = [found]
 if counts:
     with shared:
-        surrogate = _reopen()
-        job = runner().get(key)
-        st.button(
-            "Fit again" if surrogate is not None else f"Fit {', '.join(map(str, counts))} shared blocks",
-            type="secondary" if surrogate is not None else "primary",
-            icon=":material/play_arrow:",
+        surrogate: "BlockRecurrence | None" = kept_result(key)
+        run_button(
+            f"Fit {', '.join(map(str, counts))} shared blocks",
+            _start,
+            job=key,
+            there=surrogate is not None,
             key="depth-run",
-            on_click=_start,
-            disabled=job is not None and not job.finished,
+            again="Fit again",
         )
         if not job_panel(key, kept=surrogate is not None) and surrogate is not None:
             if len(surrogate.k) < len(counts):

@@ -35,10 +35,6 @@ def _open(_loaded: loading.Loaded, name: str, stamp: str, folder: str, sae_stamp
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _reopen(key: str, stamp: float) -> Any:
-    # A file finds its class by name once the module that has it is imported.
-    import strobe.probes.sae.atlas
-    import strobe.probes.sae.play  # noqa: F401
-
     try:
         return store.reopen(key)
     except ResultFileError as error:

@@ -1,14 +1,13 @@
 """How much of what a block does to a token that token's own vector says, and what the rest does to the output."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from strobe.core.errors import ResultFileError
 from strobe.dashboards import geometry_work as work
-from strobe.dashboards import selection, store
-from strobe.dashboards.components import chart, footer, job_panel
+from strobe.dashboards import selection
+from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button
 from strobe.dashboards.jobs import runner
 
 if TYPE_CHECKING:
@@ -44,33 +43,16 @@ def _start() -> None:
     runner().submit(key, f"Geometry of {name}", lambda tick: work.run(key, name, settings, tick))
 
 
-def _reopen() -> "LayerGeometry | None":
-    # A file finds its class by name once the module that has it is imported.
-    import strobe.probes.geometry.result  # noqa: F401
-
-    try:
-        return cast("LayerGeometry | None", store.reopen(key))
-    except ResultFileError as error:
-        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
-        return None
-
-
 def _pick_layer(points: list[dict[str, Any]]) -> None:
     """Select the block of a clicked point."""
     if points and isinstance(points[0].get("x"), int | float):
         st.session_state["layer"] = round(points[0]["x"])
 
 
-result = _reopen()
-job = runner().get(key)
+result: "LayerGeometry | None" = kept_result(key)
 with third:
-    st.button(
-        "Measure again" if result is not None else "Measure every block",
-        type="secondary" if result is not None else "primary",
-        icon=":material/play_arrow:",
-        key="geometry-run",
-        on_click=_start,
-        disabled=job is not None and not job.finished,
+    run_button(
+        "Measure every block", _start, job=key, there=result is not None, key="geometry-run", again="Measure again"
     )
 if job_panel(key, kept=result is not None) or result is None:
     st.stop()

@@ -1,13 +1,12 @@
 """Which probes find what is true where a model's answer is not, by layer and by context, beside their controls."""
 
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from strobe.core.errors import ResultFileError
-from strobe.dashboards import latent_knowledge_work, selection, store
-from strobe.dashboards.components import chart, footer, job_panel
+from strobe.dashboards import latent_knowledge_work, selection
+from strobe.dashboards.components import chart, footer, job_panel, kept_result
 from strobe.dashboards.jobs import runner
 
 if TYPE_CHECKING:
@@ -61,18 +60,7 @@ def _start() -> None:
     runner().submit(key, label, lambda tick: latent_knowledge_work.probe_knowledge(*what, tick))
 
 
-def _reopen() -> "LatentKnowledge | None":
-    # A file finds its class by name once the module that has it is imported.
-    import strobe.probes.latent_knowledge.result  # noqa: F401
-
-    try:
-        return cast("LatentKnowledge | None", store.reopen(key))
-    except ResultFileError as error:
-        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
-        return None
-
-
-result = _reopen()
+result: "LatentKnowledge | None" = kept_result(key)
 job = runner().get(key)
 st.button(
     "Run again" if result is not None else "Probe",

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import streamlit as st
 
-from strobe.core.errors import ResultFileError
-from strobe.dashboards import loading, memory_work, selection, store
-from strobe.dashboards.components import chart, footer, job_panel
+from strobe.dashboards import loading, memory_work, selection
+from strobe.dashboards.components import chart, footer, job_panel, kept_result
 from strobe.dashboards.jobs import runner
 
 if TYPE_CHECKING:
@@ -90,17 +89,6 @@ def _start() -> None:
     runner().submit(key, f"{words}: {loaded.source.name}", lambda tick: memory_work.run_memory(*what, tick))
 
 
-def _reopen() -> "Result | None":
-    # A file finds its class by name once the module that has it is imported.
-    import strobe.probes.memory  # noqa: F401
-
-    try:
-        return store.reopen(key)
-    except ResultFileError as error:
-        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
-        return None
-
-
 def _carry(result: Any) -> None:
     shown = layer if layer in result.layers else result.layers[0]
     at = result.layers.index(shown)
@@ -143,7 +131,7 @@ def _mitigations(result: Any) -> None:
     )
 
 
-result = _reopen()
+result: "Result | None" = kept_result(key)
 job = runner().get(key)
 st.button(
     "Run again" if result is not None else "Run",

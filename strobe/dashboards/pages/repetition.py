@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from strobe.core.errors import ResultFileError
 from strobe.core.result import Result, load_result
 from strobe.dashboards import repetition_work as work
-from strobe.dashboards import selection, store
-from strobe.dashboards.components import chart, footer, job_panel
+from strobe.dashboards import selection
+from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button
 from strobe.dashboards.jobs import runner
 
 if TYPE_CHECKING:
@@ -113,25 +112,12 @@ def _answers() -> dict[str, Any]:
 
 
 def _opened(key: str) -> Result | None:
-    # A file finds its class by name once the module that has it is imported.
-    import strobe.probes.attribution.result
-    import strobe.probes.repetition.feature_result
-    import strobe.probes.repetition.head_result
-    import strobe.probes.repetition.loop_result
-    import strobe.probes.repetition.reinforcement_result
-    import strobe.probes.repetition.structure
-    import strobe.probes.repetition.text  # noqa: F401
-
-    try:
-        kept = store.reopen(key)
-        came_with = work.features_file(loaded.source) if view == "features" and kept is None else None
-        if came_with is None:
-            return kept
-        st.caption("These came with the model, with the settings below; run the search to have your own.")
-        return load_result(came_with)
-    except ResultFileError as error:
-        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
-        return None
+    kept = kept_result(key)
+    came_with = work.features_file(loaded.source) if view == "features" and kept is None else None
+    if came_with is None:
+        return kept
+    st.caption("These came with the model, with the settings below; run the search to have your own.")
+    return load_result(came_with)
 
 
 def _draw(result: Any) -> None:
@@ -187,15 +173,7 @@ if view in _FAST:
     result = _at_once(lambda: work.run(loaded.model, view, settings, lambda *_: None))
 else:
     result = _opened(key)
-    job = runner().get(key)
-    st.button(
-        "Run again" if result is not None else "Run",
-        type="secondary" if result is not None else "primary",
-        icon=":material/play_arrow:",
-        key="repeat-run",
-        on_click=_start,
-        disabled=job is not None and not job.finished,
-    )
+    run_button("Run", _start, job=key, there=result is not None, key="repeat-run")
     if job_panel(key, kept=result is not None):
         st.stop()
 if result is None:

@@ -1,13 +1,12 @@
 """The text of the page continued three ways: as it is, steered by a contrast vector, and by a random direction; and the
 vectors of every layer swept."""
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from strobe.core.errors import ResultFileError
-from strobe.dashboards import selection, steering_work, store
-from strobe.dashboards.components import chart, footer, job_panel
+from strobe.dashboards import selection, steering_work
+from strobe.dashboards.components import chart, footer, job_panel, kept_result
 from strobe.dashboards.components.state_edit import continuation_html
 from strobe.dashboards.components.steering_sweep import show_sweep
 from strobe.dashboards.jobs import runner
@@ -74,18 +73,7 @@ def _start() -> None:
     runner().submit(key, label, lambda tick: steering_work.steer_text(*what, tick))
 
 
-def _reopen() -> "SteeredText | None":
-    # A file finds its class by name once the module that has it is imported.
-    import strobe.probes.steering.play  # noqa: F401
-
-    try:
-        return cast("SteeredText | None", store.reopen(key))
-    except ResultFileError as error:
-        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
-        return None
-
-
-result = _reopen()
+result: "SteeredText | None" = kept_result(key)
 job = runner().get(key)
 st.button(
     "Run again" if result is not None else "Steer",
