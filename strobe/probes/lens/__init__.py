@@ -9,6 +9,7 @@ from typing import Any as _Any
 
 _EXPORTS = {
     "CausalBasis": "strobe.probes.lens.causal_basis",
+    "IterativeInference": "strobe.probes.lens.iterative_result",
     "LensEvaluation": "strobe.probes.lens.evaluation",
     "LensFit": "strobe.probes.lens.fit_report",
     "LensTrajectory": "strobe.probes.lens.trajectory",
@@ -19,6 +20,7 @@ _EXPORTS = {
     "TunedLens": "strobe.probes.lens.tuned_lens",
     "UndertrainedLensWarning": "strobe.probes.lens.fit_report",
     "extract_causal_basis": "strobe.probes.lens.causal_basis_extraction",
+    "iterative_inference": "strobe.probes.lens.iterating",
     "load_tuned_lens_format": "strobe.probes.lens.tuned_lens_format",
     "model_readout": "strobe.probes.lens.readout",
     "residuals": "strobe.probes.lens.readout",
