@@ -50,8 +50,8 @@ def read_layer(
     return Reading(
         top_ids=top.indices,
         top_probabilities=top.values.exp(),
-        final_rank=_rank(log_q, final),
-        target_rank=torch.where(known, _rank(log_q, targets.clamp(min=0)).to(log_q.dtype), nothing),
+        final_rank=token_rank(log_q, final),
+        target_rank=torch.where(known, token_rank(log_q, targets.clamp(min=0)).to(log_q.dtype), nothing),
         target_probability=torch.where(known, target_log_q.exp(), nothing),
         entropy=torch.special.entr(log_q.exp()).sum(-1),
         kl=kl_divergence(log_p, log_q),
@@ -68,7 +68,8 @@ def kl_divergence(
     return torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1)
 
 
-def _rank(log_q: Tensor, ids: Tensor) -> Tensor:
+def token_rank(log_q: Float[Tensor, "time vocab"], ids: Int[Tensor, " time"]) -> Int[Tensor, " time"]:
+    """1 plus the number of tokens that are strictly more probable than `ids`."""
     return 1 + (log_q > log_q.gather(-1, ids[:, None])).sum(-1)
 
 
