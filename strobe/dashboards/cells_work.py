@@ -1,21 +1,24 @@
 """What the cells page asks of the probes: long work as jobs whose results are kept, quick answers kept in memory.
 
-Of a search that is cancelled, what the trained model gave is kept.
+Of work that is cancelled, what was found before is kept, and the result says that it is not all: of a search what the
+trained model gave, of errors the files judged, of importance the tokens reached.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from strobe.core.result import Result
 from strobe.dashboards import loading, store
 from strobe.dashboards.jobs import Cancelled, Tick
 
 if TYPE_CHECKING:
-    from strobe.probes.cells import CellSearch, CellText, GateSaturation, TransitionView
+    from strobe.probes.cells import CellText, GateSaturation, TransitionView
 
 Subject = str | tuple[int, ...]
 
@@ -30,33 +33,37 @@ def run(key: str, name: str, settings: dict[str, Any], tick: Tick) -> Path:
     of a search cancelled while the untrained control runs, what there was before it."""
     from strobe.probes.cells import search_cells
 
-    tick(0, 1, "loading the model")
-    model = loading.load(loading.find(name)).model
-    done: list[CellSearch] = []
-    try:
-        result = search_cells(model, progress=tick, partial=done.append, **settings)
-    except Cancelled:
-        if not done:
-            raise
-        result = done[-1]
-    return store.keep(key, result)
+    return _kept(key, name, tick, "", partial(search_cells, **settings))
 
 
 def run_errors(key: str, name: str, settings: dict[str, Any], tick: Tick) -> Path:
-    """Sort the errors of the model called `name` as `settings` (arguments of `error_types`) say, and keep that."""
+    """Sort the errors of the model called `name` as `settings` (arguments of `error_types`) say, and keep that; of work
+    that is cancelled, the files judged."""
     from strobe.probes.cells import error_types
 
-    tick(0, 1, "loading the model, counting n-grams")
-    return store.keep(key, error_types(loading.load(loading.find(name)).model, progress=tick, **settings))
+    return _kept(key, name, tick, ", counting n-grams", partial(error_types, **settings))
 
 
 def run_importance(key: str, name: str, subject: Subject, layer: int, tick: Tick) -> Path:
-    """Take each token's write of `subject` out of the carry of `layer` in turn, and keep what that does."""
+    """Take each token's write of `subject` out of the carry of `layer` in turn, and keep what that does; of work that
+    is cancelled, the tokens reached."""
     from strobe.probes.cells import token_importance
 
-    tick(0, 1, "loading the model")
+    return _kept(key, name, tick, "", lambda model, **more: token_importance(model, subject, layer, **more))
+
+
+def _kept(key: str, name: str, tick: Tick, also: str, probe: Callable[..., Result]) -> Path:
+    """What `probe` finds in the model called `name`, or found before it was cancelled, under `key`."""
+    tick(0, 1, f"loading the model{also}")
     model = loading.load(loading.find(name)).model
-    return store.keep(key, token_importance(model, subject, layer, progress=tick))
+    last: list[Result] = []
+    try:
+        result = probe(model, progress=tick, partial=lambda found: last.__setitem__(slice(None), [found]))
+    except Cancelled:
+        if not last:
+            raise
+        (result,) = last
+    return store.keep(key, result)
 
 
 def along(loaded: loading.Loaded, tokens: tuple[int, ...], unit: tuple[int, str, int]) -> "CellText":

@@ -198,3 +198,25 @@ def test_models_offered_beside_read_text_and_have_a_carry():
     offered = cells_work.beside()
     assert {"gru-python", "hybrid-python", "mamba2-python", "gated-deltanet-python"} <= set(offered)
     assert not {"transformer-python", "flipflop-gru64"} & set(offered)
+
+
+def test_cancelled_errors_and_importances_keep_what_was_reached(tiny):
+    source = loading.find(str(tiny))
+
+    def stop_at(last):
+        def stop(done, total, what):
+            if total > 1 and done == last:
+                raise Cancelled
+
+        return stop
+
+    settings = {"n_files": 3, "length": 32, "order": 3, "n_train": 2000}
+    cells_work.run_errors("cells-some", source.name, settings, stop_at(2))
+    kept = store.reopen("cells-some")
+    assert isinstance(kept, ErrorTypes) and kept.cut_short == (2, 3) and kept.count[0] == 2 * 31
+    cells_work.run_importance("cells-some", source.name, TEXT, 0, stop_at(4))
+    kept = store.reopen("cells-some")
+    assert isinstance(kept, TokenImportance) and kept.partial.startswith("cut short after 4 of")
+    with pytest.raises(Cancelled):
+        cells_work.run_errors("cells-none-yet", source.name, settings, stop_at(0))
+    assert store.reopen("cells-none-yet") is None

@@ -11,7 +11,7 @@ training text), or the position in the row. A token is in several classes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +37,8 @@ _LARGEST = 2**63
 class ErrorTypes(Result):
     """`classes` and, for each, `count` of predicted tokens, `loss` and `ngram_loss` (nats per token; NaN where there is
     none), `outcomes` [class, 4]: how many of each of `KINDS`, by the most likely token. `order` and `n_train` tokens of
-    the n-gram. `examples` [class]: up to five tokens that only the model gets right."""
+    the n-gram. `examples` [class]: up to five tokens that only the model gets right. `cut_short`: (files judged, files
+    asked for) where the run was ended between two of them, None where it is whole."""
 
     classes: list[str]
     count: Int[np.ndarray, " class"]
@@ -47,6 +48,12 @@ class ErrorTypes(Result):
     order: int
     n_train: int
     examples: list[list[str]]
+    cut_short: tuple[int, int] | None = None
+
+    @property
+    def partial(self) -> str:
+        """What is missing, in words; empty where nothing is."""
+        return "" if self.cut_short is None else "cut short after {} of {} files".format(*self.cut_short)
 
     def figure(self, *, template: str = "strobe_light") -> "plotly.graph_objects.Figure":
         """Loss of the model and of the n-gram in each class."""
@@ -64,10 +71,11 @@ class ErrorTypes(Result):
         named = [f"{c.replace('_', ' ')} ({n:,})" for c, n in zip(self.classes, self.count, strict=True)]
         fig.update_yaxes(tickmode="array", tickvals=places, ticktext=named, autorange="reversed")
         fig.update_xaxes(title_text="cross-entropy (nats per token)", rangemode="tozero")
+        said = f"in brackets: how many; n-gram counted on {self.n_train:,} tokens"
         fig.update_layout(
             title={
                 "text": "Loss by class of token",
-                "subtitle": {"text": f"in brackets: how many; n-gram counted on {self.n_train:,} tokens"},
+                "subtitle": {"text": "; ".join(filter(None, (self.partial, said)))},
             },
             height=140 + 26 * len(places),
             margin={"t": 100},
@@ -85,7 +93,8 @@ class ErrorTypes(Result):
 
     def summary(self) -> str:
         """Each class with both losses and who is right."""
-        lines = [f"n-gram of order {self.order}, counted on {self.n_train:,} training tokens, is the control"]
+        lines = [self.partial] if self.partial else []
+        lines.append(f"n-gram of order {self.order}, counted on {self.n_train:,} training tokens, is the control")
         for i, name in enumerate(self.classes):
             if self.count[i]:
                 share = ", ".join(f"{k} {n / self.count[i]:.0%}" for k, n in zip(KINDS, self.outcomes[i], strict=True))
@@ -105,13 +114,14 @@ def error_types(
     n_train: int = 500_000,
     seed: int = 0,
     progress: Tick | None = None,
+    partial: Callable[[ErrorTypes], None] | None = None,
 ) -> ErrorTypes:
     """Losses of `model` and of an n-gram on the same tokens, by class.
 
     `texts`: (what the n-gram is counted on, Python files to judge by), or None for Python's library: its training part
     and held-out files. At most `n_train` tokens are counted; fewer than the model was trained on make the n-gram
-    weaker. Raises ValueError for an order whose n-grams do not fit 63 bits with this vocabulary, and as
-    `labelled_rows`.
+    weaker. `partial` is called after each file but the last with the result over those so far. Raises ValueError for an
+    order whose n-grams do not fit 63 bits with this vocabulary, and as `labelled_rows`.
     """
     vocab = int(model.cfg.d_vocab)
     if order < 2 or vocab**order >= _LARGEST:
@@ -126,26 +136,48 @@ def error_types(
     rng = np.random.default_rng(seed) if texts is None else None
     rows, _ = labelled_rows(model, judge, length, rng)
     tokens, labels = rows.tokens[: None if rng is None else n_files], rows.labels[: None if rng is None else n_files]
+    tick(0, len(tokens), "counting n-grams")
     counted = _encoded(model, train, n_train, seed)
     ngram = WittenBell(counted, order=order, vocab=vocab)
-    with evaluating(model), torch.no_grad():
-        ids = torch.as_tensor(tokens, device=next(model.parameters()).device)
-        log_p = torch.cat([model.forward(row[None])[:, :-1].double().log_softmax(-1).cpu() for row in ids])
-    loss = -log_p.gather(-1, torch.as_tensor(tokens)[:, 1:, None])[..., 0].numpy()
-    right = (log_p.argmax(-1).numpy() == tokens[:, 1:]).ravel()
-    ngram_loss = np.stack([-np.log(ngram.probabilities(row))[1:] for row in tokens])
-    ngram_right = np.zeros(tokens[:, 1:].shape, bool)
-    for i, row in enumerate(tokens):
-        tick(i, len(tokens), "asking the n-gram")
-        for t in range(1, len(row)):
-            ngram_right[i, t - 1] = ngram.distribution(row[max(0, t - order + 1) : t]).argmax() == row[t]
     classes = _classes(tokens, labels, counted, order)
-    return _result(model, classes, tokens, (loss.ravel(), ngram_loss.ravel()), (right, ngram_right.ravel()), order,
-                   len(counted), provenance_of(
-                       model, seed=seed, control=f"a Witten-Bell {order}-gram on the same tokens",
-                       settings={"n_files": len(tokens), "length": length, "order": order, "n_train": len(counted),
-                                 "texts": "library" if texts is None else "given"},
-                   ))  # fmt: skip
+    settings = {"n_files": len(tokens), "length": length, "order": order, "n_train": len(counted),
+                "texts": "library" if texts is None else "given"}  # fmt: skip
+    judged = _Judged(np.zeros(tokens[:, 1:].shape), np.zeros(tokens[:, 1:].shape), [], [])
+
+    def result(done: int) -> ErrorTypes:
+        provenance = provenance_of(
+            model, seed=seed, settings=settings, control=f"a Witten-Bell {order}-gram on the same tokens"
+        )
+        short = None if done == len(tokens) else (done, len(tokens))
+        return _result(model, classes, tokens[:done], judged, (order, len(counted)), short, provenance)
+
+    for i, row in enumerate(tokens):
+        tick(i, len(tokens), "judging a file by the model and by the n-gram")
+        _judge(model, ngram, row, i, judged)
+        if partial is not None and i + 1 < len(tokens):
+            partial(result(i + 1))
+    return result(len(tokens))
+
+
+class _Judged(NamedTuple):
+    """What both make of each file so far: losses [file, time - 1] and, of those judged, who is right."""
+
+    loss: Float[np.ndarray, "file predicted"]
+    ngram_loss: Float[np.ndarray, "file predicted"]
+    right: list[Bool[np.ndarray, " predicted"]]
+    ngram_right: list[Bool[np.ndarray, " predicted"]]
+
+
+def _judge(model: Any, ngram: WittenBell, row: Int[np.ndarray, " time"], i: int, judged: _Judged) -> None:
+    with evaluating(model), torch.no_grad():
+        ids = torch.as_tensor(row, device=next(model.parameters()).device)
+        log_p = model.forward(ids[None])[0, :-1].double().log_softmax(-1)
+        judged.loss[i] = -log_p.gather(-1, ids[1:, None])[:, 0].cpu().numpy()
+        judged.right.append((log_p.argmax(-1) == ids[1:]).cpu().numpy())
+    judged.ngram_loss[i] = -np.log(ngram.probabilities(row))[1:]
+    reach = ngram.order - 1
+    most_likely = [ngram.distribution(row[max(0, t - reach) : t]).argmax() for t in range(1, len(row))]
+    judged.ngram_right.append(np.array(most_likely) == row[1:])
 
 
 def _training_texts() -> list[str]:
@@ -196,12 +228,15 @@ def history_seen(
 
 
 def _result(
-    model: Any, classes: dict[str, np.ndarray], tokens: np.ndarray, losses: tuple[np.ndarray, np.ndarray],
-    right: tuple[np.ndarray, np.ndarray], order: int, n_train: int, provenance: Any,
+    model: Any, classes: dict[str, np.ndarray], tokens: np.ndarray, judged: _Judged, counted: tuple[int, int],
+    cut_short: tuple[int, int] | None, provenance: Any,
 ) -> ErrorTypes:  # fmt: skip
-    ours, theirs = right
+    ours, theirs = (np.concatenate(right) for right in (judged.right, judged.ngram_right))
+    losses = [loss[: len(tokens)].ravel() for loss in (judged.loss, judged.ngram_loss)]
     kinds = np.stack([ours & theirs, ours & ~theirs, ~ours & theirs, ~ours & ~theirs], 1)
     flat = tokens[:, 1:].ravel()
+    # Classes are of all files; those that were judged come first.
+    classes = {name: where[: len(flat)] for name, where in classes.items()}
     picked = [flat[where & kinds[:, 1]][:5] for where in classes.values()]
     return ErrorTypes(
         classes=list(classes),
@@ -209,9 +244,10 @@ def _result(
         loss=np.array([_mean(losses[0][where]) for where in classes.values()]),
         ngram_loss=np.array([_mean(losses[1][where]) for where in classes.values()]),
         outcomes=np.stack([kinds[where].sum(0) for where in classes.values()]),
-        order=order,
-        n_train=n_train,
+        order=counted[0],
+        n_train=counted[1],
         examples=[[str(w) for w in model.to_str_tokens(torch.as_tensor(ids))] if len(ids) else [] for ids in picked],
+        cut_short=cut_short,
         provenance=provenance,
     )
 

@@ -36,7 +36,8 @@ _CONTROL = "a random change of the memory with the same norm at the same token; 
 class TokenImportance(Result):
     """`kl` [time - 1]: KL(untouched || without token s) in nats of the prediction after the last token, for every s but
     that one, whose write no prediction sees. `control`: the same for a random change of that norm. `norm`: of the
-    change. `what`: "write taken out" or "memory put back". `tokens` [time]."""
+    change. `what`: "write taken out" or "memory put back". `tokens` [time]. Of a run that was ended before its last
+    token, the tokens that were not reached are NaN."""
 
     tokens: list[str]
     layer: int
@@ -45,19 +46,38 @@ class TokenImportance(Result):
     control: Float[np.ndarray, " earlier"]
     norm: Float[np.ndarray, " earlier"]
 
+    @property
+    def partial(self) -> str:
+        """What is missing, in words; empty where nothing is."""
+        reached = int(np.isfinite(self.kl).sum())
+        return "" if reached == len(self.kl) else f"cut short after {reached} of {len(self.kl)} tokens"
+
     def intervals(self, share: float = 0.2, *, seed: int = 0) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
         """(distances in tokens between the `share` of most important tokens, the same of shuffled importances).
 
-        Raises ValueError for a share that leaves fewer than two tokens.
+        Tokens as important as the last that the share takes in are taken in too: where a token stands decides nothing.
+        Raises ValueError for a share that leaves fewer than two tokens or takes in all of them, and for a run that was
+        cut short, in which the most important may not have been reached.
         """
+        if self.partial:
+            raise ValueError(
+                f"intervals between the most important tokens were asked for; this run was {self.partial}, and those "
+                "may be among the rest; run it again to its end"
+            )
         n = round(share * len(self.kl))
         if not 2 <= n <= len(self.kl):
             raise ValueError(
                 f"intervals between the top {share:g} of {len(self.kl)} tokens were asked for; that is {n} tokens, and "
                 "two at least make an interval; give a larger share or a longer text"
             )
+        least = np.sort(self.kl)[-n]
+        if least == self.kl.min():
+            raise ValueError(
+                f"intervals between the top {share:g} of {len(self.kl)} tokens were asked for; with those equal to the "
+                "least of them that is every token; give a smaller share, or a text with tokens that matter more"
+            )
         shuffled = np.random.default_rng(seed).permutation(self.kl)
-        first, second = (np.diff(np.sort(np.argsort(-x, kind="stable")[:n])) for x in (self.kl, shuffled))
+        first, second = (np.diff(np.flatnonzero(x >= least)) for x in (self.kl, shuffled))
         return first, second
 
     def figure(self, *, template: str = "strobe_light") -> "plotly.graph_objects.Figure":
@@ -74,7 +94,10 @@ class TokenImportance(Result):
             fig.add_bar(x=np.arange(len(values)), y=values, name=name, marker={"color": color})
         figures.token_axis(fig, self.tokens)
         fig.update_yaxes(title_text="KL at the last prediction (nats)")
-        fig.update_layout(title={"text": f"Importance of each token to the last prediction, block {self.layer}"})
+        title: dict[str, Any] = {"text": f"Importance of each token to the last prediction, block {self.layer}"}
+        if self.partial:
+            title["subtitle"] = {"text": self.partial}
+        fig.update_layout(title=title)
         return figures.style(fig, template)
 
     def interval_figure(
@@ -121,11 +144,11 @@ class TokenImportance(Result):
 
     def summary(self) -> str:
         """The most important token, and the whole beside the control."""
-        best = int(np.argmax(self.kl))
+        best, reached = int(np.nanargmax(self.kl)), np.isfinite(self.kl)
         return (
-            f"block {self.layer}, {self.what}: mean KL {self.kl.mean():.3g} nats over {len(self.kl)} tokens (random "
-            f"change of the same norm: {self.control.mean():.3g}); largest {self.kl[best]:.3g} at token {best} "
-            f"{self.tokens[best]!r}"
+            f"block {self.layer}, {self.what}: mean KL {self.kl[reached].mean():.3g} nats over {reached.sum()} tokens "
+            f"(random change of the same norm: {self.control[reached].mean():.3g}); largest {self.kl[best]:.3g} at "
+            f"token {best} {self.tokens[best]!r}{'; ' if self.partial else ''}{self.partial}"
         )
 
 
@@ -136,10 +159,12 @@ def token_importance(
     *,
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
+    partial: Callable[[TokenImportance], None] | None = None,
 ) -> TokenImportance:
     """Take each token's write out of the carry of `layer` in turn, and see what becomes of the last prediction.
 
-    Two passes over the text for each of its tokens. Raises ValueError for fewer than two tokens, and for a layer
+    Two passes over the text for each of its tokens. `partial` is called after each but the last with what was found so
+    far. Raises ValueError for fewer than two tokens, and for a layer
     without a recurrent carry: attention has none, and an ablation there is another question.
     """
     mixer = model.mixers.get(f"blocks.{layer}.mixer")
@@ -154,7 +179,21 @@ def token_importance(
     if ids.shape[1] < 2:
         raise ValueError(f"the text has {ids.shape[1]} token(s); what one wrote is seen from the next on: give two")
     n, generator = ids.shape[1] - 1, torch.Generator().manual_seed(seed)
-    kl, control, norm = (np.zeros(n) for _ in range(3))
+    kl, control, norm = (np.full(n, np.nan) for _ in range(3))
+    words = [f"[{int(i)}]" for i in ids[0]] if model.tokenizer is None else model.to_str_tokens(ids[0])
+    settings = {"text": text if isinstance(text, str) else ids[0].tolist(), "layer": layer}
+
+    def result() -> TokenImportance:
+        return TokenImportance(
+            tokens=[str(w) for w in words],
+            layer=layer,
+            what=what,
+            kl=kl.copy(),
+            control=control.copy(),
+            norm=norm.copy(),
+            provenance=provenance_of(model, seed=seed, settings=settings, control=_CONTROL),
+        )
+
     with evaluating(model), torch.no_grad():
         changes, what = _changes(model, mixer, layer, ids)
         whole = model.forward(ids)[0, -1].double().log_softmax(-1)
@@ -166,17 +205,9 @@ def token_importance(
             noise *= change.norm() / noise.norm()
             kl[s], control[s] = (_kl(model, ids, layer, s, x, mixer.memory, whole) for x in (change, noise))
             norm[s] = float(change.norm())
-    words = [f"[{int(i)}]" for i in ids[0]] if model.tokenizer is None else model.to_str_tokens(ids[0])
-    settings = {"text": text if isinstance(text, str) else ids[0].tolist(), "layer": layer}
-    return TokenImportance(
-        tokens=[str(w) for w in words],
-        layer=layer,
-        what=what,
-        kl=kl,
-        control=control,
-        norm=norm,
-        provenance=provenance_of(model, seed=seed, settings=settings, control=_CONTROL),
-    )
+            if partial is not None and s + 1 < n:
+                partial(result())
+        return result()
 
 
 def _changes(model: Any, mixer: Any, layer: int, ids: Tensor) -> tuple[Tensor, str]:

@@ -1,5 +1,7 @@
 """Oracle: the recurrence run by hand in float64 without the write in question; a shut gate, which writes nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,45 @@ def test_intervals_are_distances_between_the_most_important(mamba, tmp_path):
         made.intervals(0.1)
     assert TokenImportance.load(found.save(tmp_path / "importance.safetensors")) == found
     assert len(found.figure().data) == 2 and "random change" in found.summary() and len(found.to_frame()) == 8
+
+
+def with_importances(found, values):
+    return replace(found, kl=np.array(values, dtype=float), control=np.ones(len(values)), norm=np.ones(len(values)))
+
+
+def test_where_a_token_stands_decides_nothing_among_equals(mamba):
+    found = token_importance(mamba, TOKENS, 0)
+    # The second most important is one of three that are equal: all three are taken in.
+    values = [0, 1, 0, 1, 9, 1, 0, 0]
+    first, second = with_importances(found, values).intervals(2 / 8)
+    assert first.tolist() == [2, 1, 1] and len(second) == 3
+    assert with_importances(found, values[::-1]).intervals(2 / 8)[0].tolist() == [1, 1, 2]
+    for even in ([2.0] * 8, [5, *[0] * 7]):
+        with pytest.raises(ValueError, match="every token; give a smaller share"):
+            with_importances(found, even).intervals(2 / 8)
+
+
+def test_what_is_found_before_the_end_says_so(mamba, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(done, total, what):
+        if done == 5:
+            raise Stop
+
+    so_far = []
+    with pytest.raises(Stop):
+        token_importance(mamba, TOKENS, 0, progress=stop, partial=so_far.append)
+    whole, last = token_importance(mamba, TOKENS, 0), so_far[-1]
+    assert len(so_far) == 5 and not whole.partial and last.partial == "cut short after 5 of 8 tokens"
+    for name in ("kl", "control", "norm"):
+        found = getattr(last, name)
+        np.testing.assert_array_equal(found[:5], getattr(whole, name)[:5])
+        assert np.isnan(found[5:]).all()
+    assert last.partial in last.summary() and last.figure().layout.title.subtitle.text == last.partial
+    assert TokenImportance.load(last.save(tmp_path / "i.safetensors")) == last
+    with pytest.raises(ValueError, match="may be among the rest; run it again"):
+        last.intervals(0.5)
 
 
 def test_what_has_no_carry_is_refused(mamba):
