@@ -188,7 +188,8 @@ class Insertion(Mitigation):
 
 @dataclass(frozen=True, kw_only=True)
 class SlidingWindow(Mitigation):
-    """Reads see the last `window` tokens only: h_t - alpha_{t-w+1:t} h_{t-w}, exact for diagonal and decay families."""
+    """Reads see the last `window` tokens only: h_t - alpha_{t-w+1:t} h_{t-w}, exact for every family linear in
+    its carry; under the delta rule it takes `window` products a token."""
 
     window: int
 
@@ -199,7 +200,7 @@ class SlidingWindow(Mitigation):
 
     @contextmanager
     def open(self, model: Any) -> Iterator[None]:
-        """Raises ValueError for a family whose state cannot be told apart into tokens by decays alone."""
+        """Raises ValueError for a family that is nonlinear in its carry."""
         with windowed_reads(model, self.chosen(model), self.window):
             yield
 

@@ -2,8 +2,8 @@
 
 A mixer's `inputs` are its scan family's signals (`strobe.kernels`): decay and write are there under the family's names,
 so retention is read, and a decay raised or a write reduced, once for each family and not once for each architecture.
-The families that are nonlinear in their carry (elman, gru, lstm) have no decay of their own: what a token leaves of the
-carry depends on the carry. Retention and changes of signals are refused there, with that reason.
+The families that are nonlinear in their carry (elman, gru, lstm, slstm) have no decay of their own: what a token leaves
+of the carry depends on the carry. Retention and changes of signals are refused there, with that reason.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from strobe.probes.states import recurrent_layers
 
-NONLINEAR = frozenset({"elman", "gru", "lstm"})
+NONLINEAR = frozenset({"elman", "gru", "lstm", "slstm"})
 Change = Callable[[Any], Any]
 """From the family's signals to the signals the scan is to be given."""
 

@@ -1,12 +1,15 @@
 """Reads that see the last few tokens only, by state difference: h_t^(w) = h_t - alpha_{t-w+1:t} h_{t-w}.
 
-Chen et al. 2024 (Stuffed Mamba, arXiv 2410.07145, "sliding window by state difference"). What is subtracted is itself
-the memory of a recurrence: the same decays, and each token writing what the token `w` earlier wrote, times all decays
-since. So the windowed read is one scan less another, and no carry is kept for later. The product of `w` decays is a
-difference of sums of their logarithms, in float64: a running product would underflow for good.
+Chen et al. 2024 (Stuffed Mamba, arXiv 2410.07145, "sliding window by state difference"), there for Mamba-2. What is
+subtracted is itself the memory of a recurrence: the same transitions, and each token writing what the token `w` earlier
+wrote, with the `w` transitions since applied to it (`strobe.probes.memory.late_writes`). So the windowed read is one
+scan less another, and no carry is kept for later. That holds for every memory linear in its writes, ours beyond the
+paper's decay: `selective` decays each entry of its matrix by itself, and the delta rule's erasing turns a late write's
+key and leaves its value.
 
-Exact for a memory that decays by itself (the families `decay` and `diagonal`). The delta rule also erases, `selective`
-has a decay for every entry of its matrix, wkv divides: there it is refused.
+RWKV-4's read is a quotient whose numerator and denominator would both be differences; where an old key was large they
+cancel to nothing. There the window is summed as it is (`strobe.probes.memory.wkv_window`). A cell that is nonlinear in
+its carry has no such difference, and is refused.
 """
 
 from collections.abc import Iterator
@@ -16,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from strobe.kernels import scan
-from strobe.kernels.chunks import to_heads
+from strobe.probes.memory.late_writes import GONE
 from strobe.probes.memory.scan_signals import changing, refuse_nonlinear
+from strobe.probes.memory.wkv_window import NOTHING, windowed_wkv
 
 
 @contextmanager
@@ -37,64 +40,45 @@ def windowed_reads(model: Any, layers: list[int], window: int) -> Iterator[None]
 
     with ExitStack() as stack:
         stack.enter_context(changing(model, watch, layers))
-        hooks = [(f"blocks.{i}.mixer.hook_read", past[i].subtract) for i in layers]
+        hooks = [(f"blocks.{i}.mixer.hook_read", past[i].narrow) for i in layers]
         stack.enter_context(model.hooks(fwd_hooks=hooks))
         yield
 
 
 class _Past:
-    """What lies further back than the window: writes that wait, and the memory they enter afterwards."""
+    """The last `window` tokens' signals, which wait, and the memory that they enter when the window has passed them."""
 
     def __init__(self, mixer: Any, window: int) -> None:
         self.family, self.window = mixer.family, window
         self.signals: Any = None
-        self._waiting: Any = None
+        self._waiting: dict[str, Tensor] = {}
         self._carry: Any = None
         refuse_nonlinear(self.family.name, "a sliding window by state difference")
-        if self.family.name not in ("decay", "diagonal"):
+        if self.family.name not in GONE and self.family.name != "wkv":
             raise ValueError(
-                f"a sliding window by state difference was asked for in the family {self.family.name!r}; it exists "
-                "where the memory only decays (families decay and diagonal); reset the carry instead"
+                f"a sliding window by state difference was asked for in the family {self.family.name!r}, whose late "
+                "writes nobody has named here; add them, or reset the carry instead"
             )
 
-    def subtract(self, read: Tensor, hook: Any) -> Tensor:
-        here, batch = self.signals, read.shape[0]
-        if self._waiting is None:
-            self._waiting = type(here)(*(x.new_zeros(batch, self.window, *x.shape[2:]) for x in here))
-        time = read.shape[1]
-        joined = type(here)(*(torch.cat([old, new], 1) for old, new in zip(self._waiting, here, strict=True)))
-        self._waiting = type(here)(*(x[:, time:] for x in joined))
-        late = (_late_matrix if self.family.name == "decay" else _late_diagonal)(joined, self.window)
-        gone = scan(self.family, late, self._carry)
-        self._carry = gone.carry
-        return read - gone.read.to(read.dtype)
+    def narrow(self, read: Tensor, hook: Any) -> Tensor:
+        """The read of the same tokens, of the window alone."""
+        joined = self._joined(read.shape[0])
+        if self.family.name == "wkv":
+            return windowed_wkv(joined, self.window).to(read.dtype)
+        gone, self._carry = GONE[self.family.name](joined, self.window, self._carry)
+        return read - gone.to(read.dtype)
 
-
-def _window_sums(log_decay: Tensor, window: int) -> Tensor:
-    """Sum of the last `window` log decays at each token after the first `window`, in float64."""
-    total = log_decay.double().cumsum(1)
-    return total[:, window:] - total[:, :-window]
-
-
-def _late_matrix(joined: Any, window: int) -> Any:
-    log_decay = joined.log_decay
-    since = _window_sums(log_decay.clamp(min=-700), window).exp().to(joined.v.dtype)
-    k, v = joined.k[:, :-window], joined.v[:, :-window]
-    if log_decay.ndim == 3:
-        v = v * since.unsqueeze(-1)
-    else:
-        k = to_heads(k, v.shape[2]) * since
-    q = joined.q[:, window:]
-    q = to_heads(q, v.shape[2]) if k.shape[2] != q.shape[2] else q
-    return type(joined)(q=q, k=k, v=v, log_decay=log_decay[:, window:])
-
-
-def _late_diagonal(joined: Any, window: int) -> Any:
-    a, b = joined.a, joined.b
-    if a.is_complex() or bool((a < 0).any()):
-        raise ValueError(
-            "a sliding window by state difference was asked for where decays are negative or complex; their logarithms "
-            "cannot be summed in order here; reset the carry instead"
-        )
-    since = _window_sums(a.double().log().clamp(min=-700), window).exp().to(b.dtype)
-    return type(joined)(a=a[:, window:], b=b[:, :-window] * since)
+    def _joined(self, batch: int) -> Any:
+        """The signals of the waiting tokens and of these; constants and absent ones as they are."""
+        here = self.signals._asdict()
+        if here.get("mask") is not None:
+            raise ValueError("a sliding window was asked for of an input with padding; give rows of one length")
+        for name, x in here.items():
+            if x is None or name in self.family.constants:
+                continue
+            empty = NOTHING.get(name, 0.0) if self.family.name == "wkv" else 0.0
+            old = self._waiting.get(name)
+            old = x.new_full((batch, self.window, *x.shape[2:]), empty) if old is None else old
+            here[name] = torch.cat([old, x], 1)
+            self._waiting[name] = here[name][:, -self.window :]
+        return self.signals._replace(**here)
