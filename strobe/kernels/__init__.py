@@ -18,6 +18,7 @@ _FAMILIES = {
     "elman": ("strobe.kernels.rnn", "ELMAN"),
     "gru": ("strobe.kernels.rnn", "GRU"),
     "lstm": ("strobe.kernels.rnn", "LSTM"),
+    "slstm": ("strobe.kernels.rnn", "SLSTM"),
 }
 
 

@@ -15,6 +15,7 @@ CASES = [(name, {}) for name in families()] + [
     ("delta", {"per_channel": True}),
     ("delta", {"delta_rule": True}),
     ("delta", {"delta_rule": True, "per_channel": True, "groups": 4}),
+    *((name, {"hidden": 6, "heads": 2}) for name in ("elman", "gru", "lstm", "slstm")),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join([c[0], *c[1]]))
 

@@ -58,6 +58,7 @@ def test_the_model_is_its_equations(tokens, mlp):
 def test_every_registered_mixer_makes_a_model(tokens):
     options = {
         "elman": {"hidden": 5}, "lstm": {"hidden": 5}, "mingru": {"hidden": 5}, "rwkv4": {"hidden": 5},
+        "slstm": {"hidden": 6, "heads": 2},
         "rglru": {"inner": 8, "heads": 2}, "mamba": {"inner": 8, "state": 3, "rank": 1},
         "gated_deltanet": {"heads": 2, "key": 3, "value": 2}, "rwkv4_channel_mix": {"d_mlp": 9}, **OPTIONS,
     }  # fmt: skip

@@ -23,6 +23,7 @@ OPTIONS = {
     "elman": [{"hidden": 5}],
     "lstm": [{"hidden": 5}],
     "gru": [{"hidden": 5}],
+    "slstm": [{"hidden": 5}, {"hidden": 6, "heads": 2}],
     "mingru": [{"hidden": 5}],
     "mamba": [
         {"inner": 8, "state": 3, "rank": 2},

@@ -1,4 +1,4 @@
-"""Problems for the step kernel of `elman`, `gru` and `lstm`, and what they are compared with: the loop in float64."""
+"""Problems for the step kernel of the nonlinear cells, and what they are compared with: the loop in float64."""
 
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import torch
 from strobe.core.tolerances import assert_close
 from strobe.kernels import Edit, family, scan
 
-CELLS = ["elman", "gru", "lstm"]
+CELLS = ["elman", "gru", "lstm", "slstm"]
 
 
 class Problem(NamedTuple):
@@ -25,14 +25,16 @@ def cast(values, dtype):
     return type(values)(*(x if x is None or x.dtype == torch.bool else x.to(dtype) for x in values))
 
 
-def problem(cell, time=17, batch=3, hidden=7, change=None) -> Problem:
+def problem(cell, time=17, batch=3, hidden=7, change=None, heads=1) -> Problem:
     """`change` takes signals and returns others, in float32."""
     it = family(cell)
-    signals = import_module(it.step.__module__).random_signals(batch, time, hidden=hidden)
+    signals = import_module(it.step.__module__).random_signals(batch, time, hidden=hidden, heads=heads)
     signals = change(signals) if change else signals
     generator = torch.Generator().manual_seed(3)
     zeros = it.init_carry(signals)
     carry = type(zeros)(*(torch.randn(x.shape, generator=generator) for x in zeros))
+    if cell == "slstm":  # a normaliser is at least 1
+        carry = carry._replace(n=1 + carry.n.abs())
     readers = torch.randn(2, hidden, generator=generator)
     exact = Problem(it, cast(signals, torch.float64), cast(carry, torch.float64), readers.double())
     return Problem(it, signals, carry, readers, exact)
@@ -86,7 +88,7 @@ def gradients(p: Problem, result, extra=()):
 
 
 def edits(cell, hidden=7):
-    """Every kind, some channels, three at one token, both fields of an LSTM, and the last token."""
+    """Every kind, some channels, three at one token, every field of the carry, and the last token."""
     generator = torch.Generator().manual_seed(5)
     found = [
         Edit(position=0, kind="add", value=torch.randn(3, 1, generator=generator)),
@@ -96,9 +98,13 @@ def edits(cell, hidden=7):
         Edit(position=9, kind="project_out", value=torch.tensor([1.0, -2.0, 0.5]), heads=[0, 1, 6]),
         Edit(position=-1, kind="scale", value=torch.rand(hidden, generator=generator)),
     ]
-    if cell == "lstm":
+    if cell in ("lstm", "slstm"):
         found.append(Edit(position=9, kind="add", value=0.75, field="c"))
         found.append(Edit(position=11, kind="project_out", value=torch.ones(hidden), field="c"))
+    if cell == "slstm":
+        found.append(Edit(position=9, kind="set", value=torch.rand(3, 2, generator=generator), field="m", heads=[0, 3]))
+        found.append(Edit(position=10, kind="scale", value=1.5, field="n"))
+        found.append(Edit(position=12, kind="add", value=torch.rand(hidden, generator=generator), field="n"))
     return found
 
 

@@ -1,13 +1,17 @@
-"""Nonlinear vector recurrences, with the raw input in the signals so that torch's fused kernels can run them."""
+"""Nonlinear vector recurrences, with the raw input in the signals so that torch's fused kernels can run them.
+
+Each cell is a family: `elman`, `gru`, `lstm`, `slstm`; their R is dense or block-diagonal by head.
+"""
 
 from types import ModuleType
 
 from strobe.kernels.reference import loop
-from strobe.kernels.rnn import chunked, elman, gru, lstm
+from strobe.kernels.rnn import chunked, elman, gru, lstm, slstm
 from strobe.kernels.rnn.elman import ElmanCarry, ElmanSignals, ElmanTrace, elman_trace
 from strobe.kernels.rnn.gru import GRUCarry, GRUSignals, GRUTrace, gru_trace
 from strobe.kernels.rnn.lstm import LSTMCarry, LSTMSignals, LSTMTrace, lstm_trace
 from strobe.kernels.rnn.mask import reader
+from strobe.kernels.rnn.slstm import SLSTMCarry, SLSTMSignals, SLSTMTrace, slstm_trace
 from strobe.kernels.scan import Family
 from strobe.kernels.triton.backend import TritonBackend
 
@@ -39,11 +43,13 @@ def _family(name: str, cell, fast) -> Family:
 ELMAN = _family("elman", elman, chunked.elman)
 GRU = _family("gru", gru, chunked.gru)
 LSTM = _family("lstm", lstm, chunked.lstm)
+SLSTM = _family("slstm", slstm, chunked.slstm)
 
 __all__ = [
     "ELMAN",
     "GRU",
     "LSTM",
+    "SLSTM",
     "ElmanCarry",
     "ElmanSignals",
     "ElmanTrace",
@@ -53,7 +59,11 @@ __all__ = [
     "LSTMCarry",
     "LSTMSignals",
     "LSTMTrace",
+    "SLSTMCarry",
+    "SLSTMSignals",
+    "SLSTMTrace",
     "elman_trace",
     "gru_trace",
     "lstm_trace",
+    "slstm_trace",
 ]

@@ -2,18 +2,26 @@
 
 The kernels return h for all tokens and the last c. A captured h is a row of the read. A captured c comes by cutting
 the call at the positions when these are few, else from `lstm_trace`. Padding: see `strobe.kernels.rnn.compaction`.
+
+No library has sLSTM's cell. Its backend is a loop over tokens, with all that does not wait for h taken out of it.
 """
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from strobe.kernels.reference import loop
 from strobe.kernels.rnn.autocast import outside_autocast
+from strobe.kernels.rnn.blocks import dense, recurrent
 from strobe.kernels.rnn.compaction import Compacted, compact, expand
 from strobe.kernels.rnn.elman import ElmanCarry, ElmanSignals
 from strobe.kernels.rnn.gru import GRUCarry, GRUSignals
 from strobe.kernels.rnn.lstm import LSTMCarry, LSTMSignals, lstm_trace, step
+from strobe.kernels.rnn.mask import keep, reader
+from strobe.kernels.rnn.slstm import SLSTMCarry, SLSTMSignals, cell, widened
 from strobe.kernels.scan import Segment
 
 # One more call of the LSTM kernel costs about as much as tracing this many tokens (hidden 256).
@@ -27,7 +35,7 @@ def elman(signals: ElmanSignals, carry: ElmanCarry, positions: list[int], reader
     """Elman backend: `torch.rnn_tanh`."""
 
     def run(x: Tensor, h0: Tensor) -> Tensor:
-        weights = [signals.W, signals.R, signals.b, torch.zeros_like(signals.b)]
+        weights = [signals.W, dense(signals.R, 1), signals.b, torch.zeros_like(signals.b)]
         return torch.rnn_tanh(x, h0.unsqueeze(0), weights, True, 1, 0.0, False, False, True)[0]
 
     read = _with_padding(run, signals, carry.h)
@@ -39,7 +47,7 @@ def gru(signals: GRUSignals, carry: GRUCarry, positions: list[int], readers: Ten
     """GRU backend: `torch.gru`."""
 
     def run(x: Tensor, h0: Tensor) -> Tensor:
-        weights = [signals.W, signals.R, signals.b, signals.b_r]
+        weights = [signals.W, dense(signals.R, 3), signals.b, signals.b_r]
         return torch.gru(x, h0.unsqueeze(0), weights, True, 1, 0.0, False, False, True)[0]
 
     read = _with_padding(run, signals, carry.h)
@@ -69,8 +77,32 @@ def lstm(signals: LSTMSignals, carry: LSTMCarry, positions: list[int], readers: 
     return _segment(read, end, captured, readers)
 
 
+class _Projected(NamedTuple):
+    """An sLSTM's tokens after W x + b, [batch, time, 4 * hidden]."""
+
+    pre: Tensor
+    R: Tensor
+    mask: Tensor | None
+
+
+def _projected_step(signals: _Projected, carry: SLSTMCarry) -> tuple[SLSTMCarry, Tensor]:
+    carry = keep(signals.mask, cell(signals.pre + recurrent(carry.h, signals.R, 4), carry), carry)
+    return carry, carry.h
+
+
+_projected_loop = loop(_projected_step, reader, frozenset({"R"}))
+
+
+@outside_autocast
+def slstm(signals: SLSTMSignals, carry: SLSTMCarry, positions: list[int], readers: Tensor | None) -> Segment:
+    """Backend of sLSTM: W x + b of all tokens in one product, then a loop that computes every field."""
+    signals = widened(signals)
+    pre = F.linear(signals.x, signals.W, signals.b)
+    return _projected_loop(_Projected(pre, signals.R, signals.mask), carry, positions, readers)
+
+
 def _lstm_call(signals: LSTMSignals, x: Tensor, carry: LSTMCarry) -> tuple[Tensor, LSTMCarry]:
-    weights = [signals.W, signals.R, signals.b, torch.zeros_like(signals.b)]
+    weights = [signals.W, dense(signals.R, 4), signals.b, torch.zeros_like(signals.b)]
     hx = [carry.h.unsqueeze(0), carry.c.unsqueeze(0)]
     read, h, c = torch.lstm(x, hx, weights, True, 1, 0.0, False, False, True)
     return read, LSTMCarry(h[0], c[0])
@@ -91,7 +123,7 @@ def _lstm_in_pieces(signals: LSTMSignals, carry: LSTMCarry, positions: list[int]
 
 def _held_at_the_end(signals: LSTMSignals, short: Compacted) -> LSTMSignals:
     # One more input, 1 at padding, that shuts i and opens f: c_t = c_{t-1} exactly, so the last c is each row's own.
-    hidden = signals.R.shape[1]
+    hidden = signals.R.shape[0] // 4
     column = signals.W.new_tensor([-SATURATED, SATURATED, 0.0, 0.0]).repeat_interleave(hidden)
     return signals._replace(W=torch.cat([signals.W, column.unsqueeze(1)], 1))
 

@@ -3,7 +3,10 @@
     a_t = W x_t + R h_{t-1} + b
     h_t = tanh(a_t)
 
-Shape letters: batch, time, input (size of x_t), hidden (size of h_t), n_readers. The read is h_t.
+R is dense or block-diagonal by head (`strobe.kernels.rnn.blocks`).
+
+Shape letters: batch, time, input (size of x_t), hidden (size of h_t), dim (of a head; hidden where R is dense),
+n_readers. The read is h_t.
 """
 
 from typing import NamedTuple
@@ -14,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from strobe.kernels.rnn.autocast import outside_autocast
+from strobe.kernels.rnn.blocks import recurrent
 from strobe.kernels.rnn.mask import before, hold, keep, random_weights
 
 
@@ -24,11 +28,11 @@ class ElmanCarry(NamedTuple):
 
 
 class ElmanSignals(NamedTuple):
-    """`W` [hidden, input], `R` [hidden, hidden] and `b` [hidden] are constants; a False in `mask` is padding."""
+    """`W`, `R` and `b` are constants; a False in `mask` is padding."""
 
     x: Float[Tensor, "batch time input"]
     W: Float[Tensor, "hidden input"]
-    R: Float[Tensor, "hidden hidden"]
+    R: Float[Tensor, "hidden dim"]
     b: Float[Tensor, " hidden"]
     mask: Bool[Tensor, "batch time"] | None = None
 
@@ -42,13 +46,13 @@ class ElmanTrace(NamedTuple):
 
 def init_carry(signals: ElmanSignals) -> ElmanCarry:
     """h_0 = 0."""
-    return ElmanCarry(signals.R.new_zeros(signals.x.shape[0], signals.R.shape[1]))
+    return ElmanCarry(signals.R.new_zeros(signals.x.shape[0], signals.R.shape[0]))
 
 
 @outside_autocast
 def step(signals: ElmanSignals, carry: ElmanCarry) -> tuple[ElmanCarry, Tensor]:
     """One token: `signals.x` [batch, input], `signals.mask` [batch]; the read is h_t [batch, hidden]."""
-    h = torch.tanh(F.linear(signals.x, signals.W, signals.b) + F.linear(carry.h, signals.R))
+    h = torch.tanh(F.linear(signals.x, signals.W, signals.b) + recurrent(carry.h, signals.R, 1))
     carry = keep(signals.mask, ElmanCarry(h), carry)
     return carry, carry.h
 
@@ -59,17 +63,26 @@ def elman_trace(signals: ElmanSignals, carry: ElmanCarry, read: Tensor) -> Elman
 
     At a padded token the cell holds: h_t = h_{t-1}, and `a` is NaN because none was computed.
     """
-    a = F.linear(signals.x, signals.W, signals.b) + F.linear(before(carry.h, read), signals.R)
+    a = F.linear(signals.x, signals.W, signals.b) + recurrent(before(carry.h, read), signals.R, 1)
     if signals.mask is not None:
         a = a.masked_fill(~signals.mask.unsqueeze(-1), torch.nan)
     return ElmanTrace(a, read)
 
 
 def random_signals(
-    batch: int, time: int, *, dtype: torch.dtype = torch.float32, seed: int = 0, input: int = 3, hidden: int = 5
+    batch: int,
+    time: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    input: int = 3,
+    hidden: int = 5,
+    heads: int = 1,
 ) -> ElmanSignals:
     """Standard normal inputs and weights of variance 1/fan-in."""
-    return ElmanSignals(*random_weights(1, batch, time, dtype=dtype, seed=seed, input=input, hidden=hidden))
+    return ElmanSignals(
+        *random_weights(1, batch, time, dtype=dtype, seed=seed, input=input, hidden=hidden, heads=heads)
+    )
 
 
 __all__ = [

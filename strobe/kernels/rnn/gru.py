@@ -8,7 +8,10 @@
 W = [W_r; W_z; W_n], and so on: gates in the order r, z, n. The reset gate is applied after R_n, not to h before it
 (Cho et al. eq. 8 has the latter; cuDNN and torch the former). `b_r` is b', the recurrent bias of all three gates.
 
-Shape letters: batch, time, input (size of x_t), hidden (size of h_t), n_readers. The read is h_t.
+R is dense or block-diagonal by head (`strobe.kernels.rnn.blocks`).
+
+Shape letters: batch, time, input (size of x_t), hidden (size of h_t), dim (of a head; hidden where R is dense),
+n_readers. The read is h_t.
 """
 
 from typing import NamedTuple
@@ -19,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from strobe.kernels.rnn.autocast import outside_autocast
+from strobe.kernels.rnn.blocks import recurrent
 from strobe.kernels.rnn.mask import before, hold, keep, random_weights
 
 
@@ -33,7 +37,7 @@ class GRUSignals(NamedTuple):
 
     x: Float[Tensor, "batch time input"]
     W: Float[Tensor, "3*hidden input"]
-    R: Float[Tensor, "3*hidden hidden"]
+    R: Float[Tensor, "3*hidden dim"]
     b: Float[Tensor, " 3*hidden"]
     b_r: Float[Tensor, " 3*hidden"]
     mask: Bool[Tensor, "batch time"] | None = None
@@ -50,12 +54,12 @@ class GRUTrace(NamedTuple):
 
 def init_carry(signals: GRUSignals) -> GRUCarry:
     """h_0 = 0."""
-    return GRUCarry(signals.R.new_zeros(signals.x.shape[0], signals.R.shape[1]))
+    return GRUCarry(signals.R.new_zeros(signals.x.shape[0], signals.R.shape[0] // 3))
 
 
 def _gates(signals: GRUSignals, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x_r, x_z, x_n = F.linear(signals.x, signals.W, signals.b).chunk(3, -1)
-    h_r, h_z, h_n = F.linear(h, signals.R, signals.b_r).chunk(3, -1)
+    h_r, h_z, h_n = (recurrent(h, signals.R, 3) + signals.b_r).chunk(3, -1)
     r = torch.sigmoid(x_r + h_r)
     return r, torch.sigmoid(x_z + h_z), torch.tanh(torch.addcmul(x_n, r, h_n))
 
@@ -82,11 +86,18 @@ def gru_trace(signals: GRUSignals, carry: GRUCarry, read: Tensor) -> GRUTrace:
 
 
 def random_signals(
-    batch: int, time: int, *, dtype: torch.dtype = torch.float32, seed: int = 0, input: int = 3, hidden: int = 5
+    batch: int,
+    time: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    input: int = 3,
+    hidden: int = 5,
+    heads: int = 1,
 ) -> GRUSignals:
     """Standard normal inputs and biases, weights of variance 1/fan-in."""
-    x, W, R, b = random_weights(3, batch, time, dtype=dtype, seed=seed, input=input, hidden=hidden)
-    b_r = random_weights(3, 0, 0, dtype=dtype, seed=seed + 1, input=input, hidden=hidden)[3]
+    x, W, R, b = random_weights(3, batch, time, dtype=dtype, seed=seed, input=input, hidden=hidden, heads=heads)
+    b_r = random_weights(3, 0, 0, dtype=dtype, seed=seed + 1, input=input, hidden=hidden, heads=heads)[3]
     return GRUSignals(x, W, R, b, b_r)
 
 

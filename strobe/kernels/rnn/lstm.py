@@ -9,7 +9,10 @@
 
 W = [W_i; W_f; W_g; W_o], and so on: torch's gate order. `b` is the sum of torch's two biases.
 
-Shape letters: batch, time, input (size of x_t), hidden (size of h_t and c_t), n_readers. The read is h_t.
+R is dense or block-diagonal by head (`strobe.kernels.rnn.blocks`).
+
+Shape letters: batch, time, input (size of x_t), hidden (size of h_t and c_t), dim (of a head; hidden where R is
+dense), n_readers. The read is h_t.
 """
 
 from typing import NamedTuple
@@ -21,6 +24,7 @@ from torch.nn import functional as F
 
 from strobe.kernels.diagonal.recurrence import diagonal_scan
 from strobe.kernels.rnn.autocast import outside_autocast
+from strobe.kernels.rnn.blocks import recurrent
 from strobe.kernels.rnn.mask import before, hold, keep, random_weights
 
 
@@ -36,7 +40,7 @@ class LSTMSignals(NamedTuple):
 
     x: Float[Tensor, "batch time input"]
     W: Float[Tensor, "4*hidden input"]
-    R: Float[Tensor, "4*hidden hidden"]
+    R: Float[Tensor, "4*hidden dim"]
     b: Float[Tensor, " 4*hidden"]
     mask: Bool[Tensor, "batch time"] | None = None
 
@@ -54,14 +58,14 @@ class LSTMTrace(NamedTuple):
 
 def init_carry(signals: LSTMSignals) -> LSTMCarry:
     """h_0 = c_0 = 0."""
-    zeros = signals.R.new_zeros(signals.x.shape[0], signals.R.shape[1])
+    zeros = signals.R.new_zeros(signals.x.shape[0], signals.R.shape[0] // 4)
     return LSTMCarry(zeros, zeros.clone())
 
 
 @outside_autocast
 def step(signals: LSTMSignals, carry: LSTMCarry) -> tuple[LSTMCarry, Tensor]:
     """One token: `signals.x` [batch, input], `signals.mask` [batch]; the read is h_t [batch, hidden]."""
-    i, f, g, o = (F.linear(signals.x, signals.W, signals.b) + F.linear(carry.h, signals.R)).chunk(4, -1)
+    i, f, g, o = (F.linear(signals.x, signals.W, signals.b) + recurrent(carry.h, signals.R, 4)).chunk(4, -1)
     c = torch.sigmoid(f) * carry.c + torch.sigmoid(i) * torch.tanh(g)
     carry = keep(signals.mask, LSTMCarry(torch.sigmoid(o) * torch.tanh(c), c), carry)
     return carry, carry.h
@@ -76,7 +80,7 @@ def lstm_trace(signals: LSTMSignals, carry: LSTMCarry, read: Tensor) -> LSTMTrac
     and `g` and `o` are NaN because none were computed.
     """
     pre = torch.addmm(
-        F.linear(before(carry.h, read), signals.R).flatten(0, 1), signals.x.flatten(0, 1), signals.W.T
+        recurrent(before(carry.h, read), signals.R, 4).flatten(0, 1), signals.x.flatten(0, 1), signals.W.T
     ).add_(signals.b)
     i, f, g, o = pre.unflatten(0, read.shape[:2]).chunk(4, -1)
     i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
@@ -89,10 +93,17 @@ def lstm_trace(signals: LSTMSignals, carry: LSTMCarry, read: Tensor) -> LSTMTrac
 
 
 def random_signals(
-    batch: int, time: int, *, dtype: torch.dtype = torch.float32, seed: int = 0, input: int = 3, hidden: int = 5
+    batch: int,
+    time: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    input: int = 3,
+    hidden: int = 5,
+    heads: int = 1,
 ) -> LSTMSignals:
     """Standard normal inputs and biases, weights of variance 1/fan-in."""
-    return LSTMSignals(*random_weights(4, batch, time, dtype=dtype, seed=seed, input=input, hidden=hidden))
+    return LSTMSignals(*random_weights(4, batch, time, dtype=dtype, seed=seed, input=input, hidden=hidden, heads=heads))
 
 
 __all__ = ["LSTMCarry", "LSTMSignals", "LSTMTrace", "hold", "init_carry", "lstm_trace", "random_signals", "step"]

@@ -1,4 +1,4 @@
-"""What the three cells share: padding, readers, h_{t-1}, and random signals for tests."""
+"""What the cells share: padding, readers, h_{t-1}, and random signals for tests."""
 
 from typing import Any
 
@@ -29,13 +29,14 @@ def before(first: Tensor, read: Tensor) -> Tensor:
 
 
 def random_weights(
-    gates: int, batch: int, time: int, *, dtype: torch.dtype, seed: int, input: int, hidden: int
+    gates: int, batch: int, time: int, *, dtype: torch.dtype, seed: int, input: int, hidden: int, heads: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x, W, R, b for a cell with `gates` gates."""
+    """x, W, R, b for a cell with `gates` gates and `heads` heads."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
-    W, R = normal(gates * hidden, input) * input**-0.5, normal(gates * hidden, hidden) * hidden**-0.5
+    dim = hidden // heads
+    W, R = normal(gates * hidden, input) * input**-0.5, normal(gates * hidden, dim) * dim**-0.5
     return normal(batch, time, input), W, R, normal(gates * hidden)

@@ -1,4 +1,4 @@
-"""The step kernel of the nonlinear vector recurrences, `elman`, `gru` and `lstm`: one launch for a whole sequence.
+"""The step kernel of the nonlinear vector recurrences (`elman`, `gru`, `lstm`, `slstm`): one launch a sequence.
 
 What does not depend on the carry, W x_t + b, is one product before the launch. A program then holds the carry of some
 rows of one head and steps through the tokens; the recurrent weights are block-diagonal, one block R_k a head, so that
@@ -10,6 +10,6 @@ heads need not wait for each other. A dense R is one head.
 - `operator`: both passes as `torch.library` operators
 - `adapter`: the families' backend
 
-Shape letters: batch, time, gates, heads, dim (channels of a head), fields (of the carry: h, or h and c), saved
+Shape letters: batch, time, gates, heads, dim (channels of a head), fields (of the carry: h; h, c; h, c, n, m), saved
 (what of a step the backward pass starts from). hidden = heads * dim.
 """

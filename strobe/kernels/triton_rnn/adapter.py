@@ -1,7 +1,8 @@
-"""The `triton` backend of `elman`, `gru` and `lstm`; which of them it is, their signals say.
+"""The `triton` backend of `elman`, `gru`, `lstm` and `slstm`; which of them it is, their signals say.
 
 W x + b is one product before the launch and a reader's answers one after it, as the kernel emits every h. Inside the
-kernel the carry is float32; what leaves it has the dtype of the weights, as with the other backends.
+kernel the carry is float32; what leaves it has the dtype of the weights, as with the other backends, and for `slstm`
+stays as it is.
 """
 
 from collections.abc import Sequence
@@ -13,15 +14,17 @@ from torch.nn import functional as F
 
 from strobe.kernels.edits import Edit, EditsAt, apply_edit
 from strobe.kernels.rnn.autocast import outside_autocast
+from strobe.kernels.rnn.blocks import heads_of
 from strobe.kernels.rnn.elman import ElmanSignals
 from strobe.kernels.rnn.gru import GRUSignals
 from strobe.kernels.rnn.lstm import LSTMSignals
+from strobe.kernels.rnn.slstm import SLSTMSignals
 from strobe.kernels.scan import Segment
 from strobe.kernels.triton.device import why_not_tensors
 from strobe.kernels.triton_rnn.launch import CELLS, LARGEST_DIM
 from strobe.kernels.triton_rnn.operator import rnn_scan
 
-_NAMES = {ElmanSignals: "elman", GRUSignals: "gru", LSTMSignals: "lstm"}
+_NAMES = {ElmanSignals: "elman", GRUSignals: "gru", LSTMSignals: "lstm", SLSTMSignals: "slstm"}
 # Beyond it a block of R in float32 (float16 is multiplied as such) is 64 KiB, and the compiler spills 2.8 to 4.9 KB a
 # thread: not worth a kernel.
 _LARGEST_WIDE = 64
@@ -34,11 +37,11 @@ def refusal(signals: Any, carry: Any, readers: Tensor | None) -> str | None:
     carried = {f"the carry's {name}": x for name, x in carry._asdict().items()}
     if (reason := why_not_tensors({**tensors, **carried, "readers": readers})) is not None:
         return reason
-    hidden, dtype = signals.R.shape[1], signals.R.dtype
+    dim, dtype = signals.R.shape[1], signals.R.dtype
     largest = LARGEST_DIM if dtype == torch.bfloat16 else _LARGEST_WIDE
-    if hidden > largest:
+    if dim > largest:
         return (
-            f"a dense R of {hidden} channels is one head of {hidden} and the kernel holds {largest} in "
+            f"a head of R of {dim} channels (a dense R is one head) was given and the kernel holds {largest} in "
             f"{str(dtype).removeprefix('torch.')}; take backend='chunked'"
         )
     return None
@@ -46,33 +49,35 @@ def refusal(signals: Any, carry: Any, readers: Tensor | None) -> str | None:
 
 def takes(edit: Edit, signals: Any, carry: Any) -> bool:
     """Whether the kernel honours `edit` itself: not where the gradient of its value is wanted, which autograd takes
-    through the cut, and no direction but one over channels."""
+    through the cut, and no direction but one over the channels of the only head: heads do not meet in a launch."""
     value = edit.value
     if torch.is_grad_enabled() and isinstance(value, Tensor) and value.requires_grad:
         return False
     if edit.field not in (None, *carry._fields):
         return False
-    return edit.kind != "project_out" or getattr(value, "ndim", 0) == 1
+    one_head = signals.R.shape[1] == carry[0].shape[1]
+    return edit.kind != "project_out" or (one_head and getattr(value, "ndim", 0) == 1)
 
 
 @outside_autocast
 def run(signals: Any, carry: Any, positions: list[int], readers: Tensor | None, edits: Sequence[EditsAt]) -> Segment:
     """See `strobe.kernels.scan.DeviceBackend`."""
     name = _NAMES[type(signals)]
-    gates, hidden = CELLS[name].gates, signals.R.shape[1]
+    gates, dim = CELLS[name].gates, signals.R.shape[1]
+    heads = heads_of(signals.R, gates)
     batch = signals.x.shape[0]
-    fields = [x.broadcast_to(batch, hidden) for x in carry]
-    first = torch.stack([x.float() for x in fields], 1).unsqueeze(2)
+    fields = [x.broadcast_to(batch, heads * dim) for x in carry]
+    first = torch.stack([x.float() for x in fields], 1).unflatten(-1, (heads, dim))
     b = getattr(signals, "b_r", None)
-    pre = F.linear(signals.x, signals.W, signals.b).unflatten(-1, (gates, 1, hidden))
-    R = signals.R.unflatten(0, (gates, 1, hidden))
-    values, kinds, edited = _edit_list(edits, carry)
+    pre = F.linear(signals.x, signals.W, signals.b).unflatten(-1, (gates, heads, dim))
+    R = signals.R.unflatten(0, (gates, heads, dim))
+    values, kinds, edited = _edit_list(edits, carry, (heads, dim))
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in (pre, R, first, *(() if b is None else (b,))))
     read, last, captured, *_ = rnn_scan(
         name,
         pre,
         R,
-        None if b is None else b.unflatten(0, (gates, 1, hidden)),
+        None if b is None else b.unflatten(0, (gates, heads, dim)),
         signals.mask,
         first,
         values,
@@ -81,8 +86,8 @@ def run(signals: Any, carry: Any, positions: list[int], readers: Tensor | None, 
         positions,
         keep,
     )
-    read, last, captured = read.squeeze(2), last.squeeze(2), captured.squeeze(3)
-    dtype = signals.R.dtype
+    read, last, captured = read.flatten(-2), last.flatten(-2), captured.flatten(-2)
+    dtype = torch.float32 if name == "slstm" else signals.R.dtype
     return Segment(
         read=read.to(dtype),
         carry=type(carry)(*last.to(dtype).unbind(1)),
@@ -91,9 +96,11 @@ def run(signals: Any, carry: Any, positions: list[int], readers: Tensor | None, 
     )
 
 
-def _edit_list(edits: Sequence[EditsAt], carry: Any) -> tuple[Tensor | None, Tensor | None, list[int]]:
-    """`edits` as the kernel takes them: values [n_edits, batch, 1, hidden], kinds [n_edits, fields, 1, hidden], and
-    their positions. Raises ValueError as `apply_edit` does: it is asked for each edit on an empty carry first."""
+def _edit_list(
+    edits: Sequence[EditsAt], carry: Any, sizes: tuple[int, int]
+) -> tuple[Tensor | None, Tensor | None, list[int]]:
+    """`edits` as the kernel takes them: values [n_edits, batch, heads, dim], kinds [n_edits, fields, heads, dim], and
+    their positions; `sizes` is (heads, dim). Raises ValueError as `apply_edit` does, asked on an empty carry first."""
     flat = [(here.position, edit) for here in edits for edit in here.edits]
     if not flat:
         return None, None, []
@@ -112,4 +119,5 @@ def _edit_list(edits: Sequence[EditsAt], carry: Any) -> tuple[Tensor | None, Ten
         kind[carry._fields.index(edit.field or carry._fields[0]), channels] = _KINDS[edit.kind]
         values.append(whole)
         kinds.append(kind)
-    return torch.stack(values).unsqueeze(2), torch.stack(kinds).unsqueeze(2), [position for position, _ in flat]
+    positions = [position for position, _ in flat]
+    return torch.stack(values).unflatten(-1, sizes), torch.stack(kinds).unflatten(-1, sizes), positions

@@ -10,7 +10,15 @@ import triton
 import triton.language as tl
 
 from strobe.kernels.triton_matrix.algebra import dot
-from strobe.kernels.triton_rnn.cell import blocks, edit_gradient, held_or_read, place, step_gradient
+from strobe.kernels.triton_rnn.cell import (
+    blocks,
+    edited_field_gradient,
+    held_or_read,
+    load_planes,
+    place,
+    step_gradient,
+    store_planes,
+)
 
 
 @triton.jit
@@ -42,10 +50,8 @@ def backward_kernel(
     dims = tl.arange(0, BLOCK_DIM)
     ok = (rows < batch)[:, None] & (dims < DIM)[None, :]
     first_at = place(rows, 0, 1, 0, FIELDS, head, HEADS, dims, DIM)
-    d_h = tl.load(D_LAST + first_at, mask=ok, other=0)
-    d_c = tl.zeros_like(d_h)
-    if FIELDS == 2:
-        d_c = tl.load(D_LAST + first_at + HEADS * DIM, mask=ok, other=0)
+    PLANE: tl.constexpr = HEADS * DIM
+    d_h, d_c, d_n, d_m = load_planes(D_LAST, first_at, ok, PLANE, FIELDS, 0)
     w0, w1, w2, w3 = d_h, d_h, d_h, d_h
     if HELD:
         w0, w1, w2, w3 = blocks(R, head, HEADS, dims, DIM, GATES)
@@ -61,47 +67,47 @@ def backward_kernel(
         if CAPTURE:  # noqa: SIM102 - the outer one is decided when compiling
             if next_look == t:
                 at = place(rows, looked, n_captured, 0, FIELDS, head, HEADS, dims, DIM)
-                d_h += tl.load(D_CAPTURED + at, mask=ok, other=0)
-                if FIELDS == 2:
-                    d_c += tl.load(D_CAPTURED + at + HEADS * DIM, mask=ok, other=0)
+                at_h, at_c, at_n, at_m = load_planes(D_CAPTURED, at, ok, PLANE, FIELDS, 0)
+                d_h += at_h
+                if FIELDS > 1:
+                    d_c += at_c
+                if FIELDS > 2:
+                    d_n += at_n
+                    d_m += at_m
                 looked -= 1
                 next_look = tl.load(POSITIONS + 1 + looked)
         if EDIT:
             while next_edit == t:
                 at = (e * FIELDS * HEADS + head) * DIM + dims
                 value = tl.load(VALUES + place(e * batch + rows, 0, 1, 0, 1, head, HEADS, dims, DIM), mask=ok, other=0)
-                d_h = edit_gradient(d_h, value, tl.load(KINDS + at, mask=dims < DIM, other=0)[None, :])
-                if FIELDS == 2:
-                    d_c = edit_gradient(
-                        d_c, value, tl.load(KINDS + at + HEADS * DIM, mask=dims < DIM, other=0)[None, :]
-                    )
+                d_h = edited_field_gradient(d_h, value, KINDS, at, dims, DIM)
+                if FIELDS > 1:
+                    d_c = edited_field_gradient(d_c, value, KINDS, at + PLANE, dims, DIM)
+                if FIELDS > 2:
+                    d_n = edited_field_gradient(d_n, value, KINDS, at + 2 * PLANE, dims, DIM)
+                    d_m = edited_field_gradient(d_m, value, KINDS, at + 3 * PLANE, dims, DIM)
                 e -= 1
                 next_edit = tl.load(EDITED + 1 + e)
         d_h += tl.load(D_READ + place(rows, t, time, 0, 1, head, HEADS, dims, DIM), mask=ok, other=0)
 
         # The carry before token t; before the first token it has a place of its own.
-        h, c = d_h, d_h
+        h, c, n, m = d_h, d_h, d_h, d_h
         if t > 0:
             at = place(rows, t - 1, time, 0, FIELDS, head, HEADS, dims, DIM)
-            h = tl.load(CARRIES + at, mask=ok, other=0)
-            if FIELDS == 2:
-                c = tl.load(CARRIES + at + HEADS * DIM, mask=ok, other=0)
+            h, c, n, m = load_planes(CARRIES, at, ok, PLANE, FIELDS, 1)
         else:
-            h = tl.load(FIRST + first_at, mask=ok, other=0).to(tl.float32)
-            if FIELDS == 2:
-                c = tl.load(FIRST + first_at + HEADS * DIM, mask=ok, other=0).to(tl.float32)
-        s0 = tl.load(SAVED + place(rows, t, time, 0, KEPT, head, HEADS, dims, DIM), mask=ok, other=0)
-        s1, s2, s3 = s0, s0, s0
-        if KEPT > 1:
-            s1 = tl.load(SAVED + place(rows, t, time, 1, KEPT, head, HEADS, dims, DIM), mask=ok, other=0)
-            s2 = tl.load(SAVED + place(rows, t, time, 2, KEPT, head, HEADS, dims, DIM), mask=ok, other=0)
-            s3 = tl.load(SAVED + place(rows, t, time, 3, KEPT, head, HEADS, dims, DIM), mask=ok, other=0)
-        d_0, d_1, d_2, d_3, d_r2, new_h, new_c = step_gradient(d_h, d_c, h, c, s0, s1, s2, s3, CELL)
+            h, c, n, m = load_planes(FIRST, first_at, ok, PLANE, FIELDS, 1)
+        at = place(rows, t, time, 0, KEPT, head, HEADS, dims, DIM)
+        s0, s1, s2, s3 = load_planes(SAVED, at, ok, PLANE, KEPT, 0)
+        d_0, d_1, d_2, d_3, d_r2, new_h, new_c, new_n, new_m = step_gradient(
+            d_h, d_c, d_n, d_m, h, c, n, m, s0, s1, s2, s3, CELL
+        )
         if MASKED:
             real = tl.load(MASK + rows.to(tl.int64) * time + t, mask=rows < batch, other=0)[:, None] != 0
             d_0, d_1, d_2 = tl.where(real, d_0, 0.0), tl.where(real, d_1, 0.0), tl.where(real, d_2, 0.0)
             d_3, d_r2 = tl.where(real, d_3, 0.0), tl.where(real, d_r2, 0.0)
             new_h, new_c = tl.where(real, new_h, d_h), tl.where(real, new_c, d_c)
+            new_n, new_m = tl.where(real, new_n, d_n), tl.where(real, new_m, d_m)
         at = place(rows, t, time, 0, GATES, head, HEADS, dims, DIM)
         tl.store(D_PRE + at, d_0, mask=ok)
         new_h += through_weights(d_0, R, w0, 0, head, HEADS, dims, DIM, HELD, OPERAND, PRECISION)
@@ -118,7 +124,8 @@ def backward_kernel(
             tl.store(D_RECURRENT + at + HEADS * DIM, d_1, mask=ok)
             tl.store(D_RECURRENT + at + 2 * HEADS * DIM, d_r2, mask=ok)
         d_h = tl.where(ok, new_h, 0.0)
-        d_c = tl.where(ok, new_c, 0.0)
-    tl.store(D_FIRST + first_at, d_h, mask=ok)
-    if FIELDS == 2:
-        tl.store(D_FIRST + first_at + HEADS * DIM, d_c, mask=ok)
+        if FIELDS > 1:
+            d_c = tl.where(ok, new_c, 0.0)
+        if FIELDS > 2:
+            d_n, d_m = tl.where(ok, new_n, 0.0), tl.where(ok, new_m, 0.0)
+    store_planes(D_FIRST, first_at, d_h, d_c, d_n, d_m, ok, PLANE, FIELDS)

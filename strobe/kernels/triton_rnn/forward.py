@@ -6,7 +6,15 @@ import triton
 import triton.language as tl
 
 from strobe.kernels.triton_matrix.algebra import dot
-from strobe.kernels.triton_rnn.cell import blocks, edited, held_or_read, place, step
+from strobe.kernels.triton_rnn.cell import (
+    blocks,
+    edited_field,
+    held_or_read,
+    load_planes,
+    place,
+    step,
+    store_planes,
+)
 
 
 @triton.jit
@@ -43,10 +51,8 @@ def forward_kernel(
     head = tl.program_id(1)
     dims = tl.arange(0, BLOCK_DIM)
     ok = (rows < batch)[:, None] & (dims < DIM)[None, :]
-    h = tl.load(FIRST + place(rows, 0, 1, 0, FIELDS, head, HEADS, dims, DIM), mask=ok, other=0).to(tl.float32)
-    c = tl.zeros_like(h)
-    if FIELDS == 2:
-        c = tl.load(FIRST + place(rows, 0, 1, 1, FIELDS, head, HEADS, dims, DIM), mask=ok, other=0).to(tl.float32)
+    PLANE: tl.constexpr = HEADS * DIM
+    h, c, n, m = load_planes(FIRST, place(rows, 0, 1, 0, FIELDS, head, HEADS, dims, DIM), ok, PLANE, FIELDS, 1)
     w0, w1, w2, w3 = h, h, h, h
     if HELD:
         w0, w1, w2, w3 = blocks(R, head, HEADS, dims, DIM, GATES)
@@ -69,44 +75,41 @@ def forward_kernel(
         if GATES > 3:
             x3 = tl.load(PRE + place(rows, t, time, 3, GATES, head, HEADS, dims, DIM), mask=ok, other=0).to(tl.float32)
             r3 = recurrent(h, R, w3, BIAS, 3, head, HEADS, dims, DIM, BIASED, HELD, OPERAND, PRECISION)
-        new_h, new_c, s0, s1, s2, s3 = step(h, c, x0, x1, x2, x3, r0, r1, r2, r3, CELL)
+        new_h, new_c, new_n, new_m, s0, s1, s2, s3 = step(h, c, n, m, x0, x1, x2, x3, r0, r1, r2, r3, CELL)
         if MASKED:
             real = tl.load(MASK + rows.to(tl.int64) * time + t, mask=rows < batch, other=0)[:, None] != 0
-            new_h = tl.where(real, new_h, h)
-            new_c = tl.where(real, new_c, c)
+            new_h, new_c = tl.where(real, new_h, h), tl.where(real, new_c, c)
+            new_n, new_m = tl.where(real, new_n, n), tl.where(real, new_m, m)
         # Past DIM a NaN times a weight of 0 is NaN, and would outlive an edit that takes the NaN out of h.
         h = tl.where(ok, new_h, 0.0)
-        c = tl.where(ok, new_c, 0.0)
+        if FIELDS > 1:
+            c = tl.where(ok, new_c, 0.0)
+        if FIELDS > 2:
+            n, m = tl.where(ok, new_n, 1.0), tl.where(ok, new_m, 0.0)
         tl.store(READ + place(rows, t, time, 0, 1, head, HEADS, dims, DIM), h, mask=ok)
         if KEEP:
-            tl.store(SAVED + place(rows, t, time, 0, KEPT, head, HEADS, dims, DIM), s0, mask=ok)
-            if KEPT > 1:
-                tl.store(SAVED + place(rows, t, time, 1, KEPT, head, HEADS, dims, DIM), s1, mask=ok)
-                tl.store(SAVED + place(rows, t, time, 2, KEPT, head, HEADS, dims, DIM), s2, mask=ok)
-                tl.store(SAVED + place(rows, t, time, 3, KEPT, head, HEADS, dims, DIM), s3, mask=ok)
+            at = place(rows, t, time, 0, KEPT, head, HEADS, dims, DIM)
+            store_planes(SAVED, at, s0, s1, s2, s3, ok, PLANE, KEPT)
         if EDIT:
             while next_edit == t:
                 at = (e * FIELDS * HEADS + head) * DIM + dims
                 value = tl.load(VALUES + place(e * batch + rows, 0, 1, 0, 1, head, HEADS, dims, DIM), mask=ok, other=0)
-                h = edited(h, value, tl.load(KINDS + at, mask=dims < DIM, other=0)[None, :])
-                if FIELDS == 2:
-                    c = edited(c, value, tl.load(KINDS + at + HEADS * DIM, mask=dims < DIM, other=0)[None, :])
+                h = edited_field(h, value, KINDS, at, dims, DIM)
+                if FIELDS > 1:
+                    c = edited_field(c, value, KINDS, at + PLANE, dims, DIM)
+                if FIELDS > 2:
+                    n = tl.where(ok, edited_field(n, value, KINDS, at + 2 * PLANE, dims, DIM), 1.0)
+                    m = edited_field(m, value, KINDS, at + 3 * PLANE, dims, DIM)
                 e += 1
                 next_edit = tl.load(EDITED + 1 + e)
         if CAPTURE:  # noqa: SIM102 - the outer one is decided when compiling
             if next_look == t:
                 at = place(rows, looked, n_captured, 0, FIELDS, head, HEADS, dims, DIM)
-                tl.store(CAPTURED + at, h, mask=ok)
-                if FIELDS == 2:
-                    tl.store(CAPTURED + at + HEADS * DIM, c, mask=ok)
+                store_planes(CAPTURED, at, h, c, n, m, ok, PLANE, FIELDS)
                 looked += 1
                 next_look = tl.load(POSITIONS + 1 + looked)
         if KEEP:
             at = place(rows, t, time, 0, FIELDS, head, HEADS, dims, DIM)
-            tl.store(CARRIES + at, h, mask=ok)
-            if FIELDS == 2:
-                tl.store(CARRIES + at + HEADS * DIM, c, mask=ok)
+            store_planes(CARRIES, at, h, c, n, m, ok, PLANE, FIELDS)
     at = place(rows, 0, 1, 0, FIELDS, head, HEADS, dims, DIM)
-    tl.store(LAST + at, h, mask=ok)
-    if FIELDS == 2:
-        tl.store(LAST + at + HEADS * DIM, c, mask=ok)
+    store_planes(LAST, at, h, c, n, m, ok, PLANE, FIELDS)

@@ -20,7 +20,7 @@ class Cell(NamedTuple):
     saved: int
 
 
-CELLS = {"elman": Cell(0, 1, 1, 1), "gru": Cell(1, 3, 1, 4), "lstm": Cell(2, 4, 2, 4)}
+CELLS = {"elman": Cell(0, 1, 1, 1), "gru": Cell(1, 3, 1, 4), "lstm": Cell(2, 4, 2, 4), "slstm": Cell(3, 4, 4, 4)}
 
 
 class Tiles(NamedTuple):

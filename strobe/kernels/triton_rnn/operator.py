@@ -26,14 +26,15 @@ def rnn_scan(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(read, last, captured, carries, saved), all float32.
 
-    `cell` "elman", "gru" or "lstm"; `pre` [batch, time, gates, heads, dim] is W x + b; R [gates, heads, dim, dim], the
-    blocks of the recurrent weights, b [gates, heads, dim] their bias (b' of the GRU); `mask` [batch, time], False at
-    padding; `first` [batch, fields, heads, dim]. `values` [n_edits, batch, heads, dim] are applied after the tokens
-    `edited` (ascending) as `kinds` [n_edits, fields, heads, dim], int32, says: 0 not, 1 set, 2 add, 3 scale, 4 project
-    out the unit direction over the channels of a head.
+    `cell` "elman", "gru", "lstm" or "slstm"; `pre` [batch, time, gates, heads, dim] is W x + b; R [gates, heads, dim,
+    dim], the blocks of the recurrent weights, b [gates, heads, dim] their bias (b' of the GRU); `mask` [batch, time],
+    False at padding; `first` [batch, fields, heads, dim]. `values` [n_edits, batch, heads, dim] are applied after the
+    tokens `edited` (ascending) as `kinds` [n_edits, fields, heads, dim], int32, says: 0 not, 1 set, 2 add, 3 scale, 4
+    project out the unit direction over the channels of a head.
     read [batch, time, heads, dim] is h; last and captured [batch, n_positions, fields, heads, dim] are carries. `keep`:
     also every token's carry [batch, time, fields, heads, dim], after its edits, and `saved` [batch, time, saved, heads,
-    dim]: h (elman); r, z, n, R_n h + b'_n (gru); i, f, g, o (lstm). They are what the backward pass starts from.
+    dim]: h (elman); r, z, n, R_n h + b'_n (gru); i, f, g, o (lstm); i~, f~ (not yet exponentiated), z, o (slstm). They
+    are what the backward pass starts from.
     """
     inputs, asked = (
         launch.Inputs(cell, pre, R, b, mask, first),

@@ -8,6 +8,7 @@ _MIXERS = {
     "elman": "strobe.models.mixers.elman:Elman",
     "lstm": "strobe.models.mixers.lstm:LSTM",
     "gru": "strobe.models.mixers.gru:GRU",
+    "slstm": "strobe.models.mixers.slstm:SLSTM",
     "mingru": "strobe.models.mixers.mingru:MinGRU",
     "mamba": "strobe.models.mixers.mamba:Mamba",
     "mamba2": "strobe.models.mixers.mamba2:Mamba2",

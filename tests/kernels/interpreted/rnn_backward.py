@@ -39,6 +39,33 @@ def test_through_edits_inside_one_launch(cell, monkeypatch):
 
 
 @every_cell
+def test_heads_of_the_recurrent_weights(cell):
+    compare(problem(cell, hidden=6, heads=2, time=9), capture=[3, 8])
+
+
+def test_an_exponential_gate_at_its_ties_and_extremes():
+    """Two tokens tie (i~ = log f + m, f so small that float64 has it too), then i~ wins, then the past does."""
+
+    def change(signals):
+        x = torch.zeros_like(signals.x)
+        W, b = torch.zeros(4, 7, 3), torch.zeros(4, 7)
+        W[0, :, 0], W[1, :, 1], W[2:] = 1, 1, signals.W.unflatten(0, (4, 7))[2:]
+        x[:, :, 0] = torch.tensor([-50.0, -100.0, 90.0, 60.0, 1.0])
+        x[:, :, 1] = torch.tensor([-50.0, -50.0, -3.0, -3.0, 100.0])
+        x[:, :, 2] = signals.x[:, :, 2]
+        return signals._replace(x=x, W=W.flatten(0, 1), b=b.flatten(), R=signals.R * 0)
+
+    p = problem("slstm", time=5, change=change)
+    for it in (p, p.exact):
+        it.carry.m.zero_()
+    leaves(p)
+    leaves(p.exact)
+    found, wanted = gradients(p, run(p, capture=[0, 2, 3])), gradients(p.exact, expected(p, capture=[0, 2, 3]))
+    for name, x in found.items():
+        assert_close(x, wanted[name], kind="scan")
+
+
+@every_cell
 def test_padding(cell):
     compare(problem(cell), capture=[2, 9], mask=padding(), edits=lambda values: edits(cell))
 

@@ -68,30 +68,67 @@ def test_block_diagonal_weights_are_heads_that_do_not_meet(cell):
     first = torch.stack(list(p.carry), 1).unflatten(-1, (heads, dim))
     read, last, captured, carries, _ = rnn_scan(cell, pre, blocks, b, None, first, None, None, [], [4], True)
     assert_close(read.flatten(2), wanted.read, kind="scan")
+    assert adapter.refusal(p.signals, p.carry, None) is None
     for i, name in enumerate(wanted.carry._fields):
         assert_close(last[:, i].flatten(1), getattr(wanted.carry, name), kind="scan")
         assert_close(captured[:, :, i].flatten(2), getattr(wanted.captured, name), kind="scan")
         assert_close(carries[:, 4, i], captured[:, 0, i], kind="scan")
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("cell", ["gru", "lstm", "slstm"])
 def test_every_gate_is_kept(cell):
-    from strobe.kernels.rnn import gru_trace, lstm_trace
+    from strobe.kernels.rnn import gru_trace, lstm_trace, slstm_trace
 
     p = problem(cell)
-    gates = 4 if cell == "lstm" else 3
+    gates = 3 if cell == "gru" else 4
     pre = (p.signals.x @ p.signals.W.T + p.signals.b).unflatten(-1, (gates, 1, 7))
     b = p.signals.b_r.unflatten(0, (3, 1, 7)) if cell == "gru" else None
     first = torch.stack(list(p.carry), 1).unsqueeze(2)
     R = p.signals.R.unflatten(0, (gates, 1, 7))
     *_, saved = rnn_scan(cell, pre, R, b, None, first, None, None, [], [], True)
-    trace = {"gru": gru_trace, "lstm": lstm_trace}[cell]
+    trace = {"gru": gru_trace, "lstm": lstm_trace, "slstm": slstm_trace}[cell]
     wanted = trace(p.exact.signals, p.exact.carry, expected(p).read)
-    for i, name in enumerate("rzn" if cell == "gru" else "ifgo"):
-        assert_close(saved[:, :, i, 0], getattr(wanted, name), kind="scan")
+    saved = saved[:, :, :, 0].unbind(2)
+    if cell == "slstm":
+        # The first two are kept before the exponential: with m of both tokens they are the trace's i and f.
+        before = torch.cat([p.exact.carry.m.unsqueeze(1), wanted.m[:, :-1]], 1)
+        forget = torch.nn.functional.logsigmoid(saved[1]) + before - wanted.m
+        saved = ((saved[0] - wanted.m).exp().float(), forget.exp().float(), *saved[2:])
+    for x, name in zip(saved, {"gru": "rzn", "lstm": "ifgo", "slstm": "ifzo"}[cell], strict=False):
+        assert_close(x, getattr(wanted, name), kind="scan")
+
+
+def exact_gates(signals):
+    """Pre-activations of i, f that float32 holds exactly, i~ from -100 over 0 to 100: e^i~ does neither."""
+    R = signals.R.unflatten(0, (4, -1)).clone()
+    W, b = signals.W.unflatten(0, (4, -1)).clone(), signals.b.unflatten(0, (4, -1)).clone()
+    R[:2], W[:2], b[:2] = 0, (8 * W[:2]).round() / 8, (8 * b[:2]).round() / 8
+    x = (8 * signals.x).round() / 8
+    x[..., 0] = torch.linspace(-100, 100, x.shape[1]).round()
+    W[0, :, 0], W[1, :, 0] = 1, -0.25
+    return signals._replace(x=x, W=W.flatten(0, 1), R=R.flatten(0, 1), b=b.flatten())
+
+
+def test_an_exponential_gate_that_float32_does_not_hold():
+    p = problem("slstm", change=exact_gates)
+    fresh = p._replace(carry=None, exact=p.exact._replace(carry=None))
+    for it in (p, fresh):
+        result = run(it, capture=LOOKS)
+        assert result.carry.m.min() > 90
+        assert (result.captured.m[:, 1].max() < -90) == (it.carry is None)
+        close(result, expected(it, capture=LOOKS))
 
 
 @every_cell
+def test_heads_of_the_recurrent_weights(cell):
+    p = problem(cell, hidden=15, heads=3)
+    edit = Edit(position=6, kind="project_out", value=torch.randn(15))
+    assert not adapter.takes(edit, p.signals, p.carry)
+    here = [edit, Edit(position=9, kind="set", value=torch.randn(3, 2), heads=[14, 1])]
+    close(run(p, capture=LOOKS, edits=here), expected(p, capture=LOOKS, edits=here))
+
+
+@pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])  # what saturates is a sigmoid or a tanh
 @pytest.mark.parametrize("size", [1e4, -1e4])
 def test_saturated_gates_do_not_overflow(cell, size):
     p = problem(cell, change=lambda s: s._replace(b=s.b + size))
@@ -108,7 +145,7 @@ def test_a_nan_goes_where_the_loop_takes_it_and_nowhere_else(cell):
         return signals._replace(x=x)
 
     p = problem(cell, time=11, change=spoil)
-    # Set after the token, it is gone from h; an LSTM still has it in c.
+    # Set after the token, it is gone from h; an LSTM still has it in c, an sLSTM in all three others.
     for here in ([], [Edit(position=8, kind="set", value=0.5)]):
         found, wanted = outputs(run(p, capture=[5, 7], edits=here)), outputs(expected(p, capture=[5, 7], edits=here))
         assert wanted["read"].isnan().any()
