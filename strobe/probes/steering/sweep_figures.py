@@ -175,7 +175,8 @@ def trade(s: "SteeringSweep", template: str) -> "plotly.graph_objects.Figure":
 
 def _best_layer(s: "SteeringSweep") -> int:
     """The layer of the best setting; where all of them break the model, that of the largest change either way."""
-    if s.broken[0, 0].all():
+    try:
+        return s.best(0)[0]
+    except ValueError:
         effect = np.abs(s.mean("effect")[0, 0])
         return int(np.unravel_index(np.nanargmax(effect), effect.shape)[0])
-    return s.best(0)[0]

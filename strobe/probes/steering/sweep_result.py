@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # Broken, by our convention: less than half of the answers' probability is left, or the unsteered model finds the
 # continuation at least twice as perplexing as its own.
 _MASS_LEFT, _PERPLEXITY_RATIO = 0.5, 2.0
+# The best setting is chosen on every other question and told of the others: the largest of many effects, on the
+# questions it is the largest on, is too large.
+_EVERY, _CHOOSING, _TOLD = slice(None), slice(0, None, 2), slice(1, None, 2)
 
 
 @dataclass(frozen=True)
@@ -47,22 +50,24 @@ class SteeringSweep(Result):
     labels: tuple[str, str]
     n_bootstrap: int
 
-    def mean(self, name: str) -> Float[np.ndarray, "vector draw layer multiplier"]:
-        """Mean over questions of "behaviour", "outside", "kl", "log_perplexity" or "effect" (the behaviour's change).
+    def mean(self, name: str, questions: slice = _EVERY) -> Float[np.ndarray, "vector draw layer multiplier"]:
+        """Mean over `questions` of "behaviour", "outside", "kl", "log_perplexity" or "effect" (the behaviour's change).
 
         Raises ValueError for another name.
         """
-        values = self._values_of(name)
+        values = self._values_of(name)[..., questions]
         if not values.shape[-1]:
             return np.full(values.shape[:-1], np.nan)
         return values.mean(-1)
 
-    def interval(self, name: str, level: float = 0.95) -> Float[np.ndarray, "bound vector draw layer multiplier"]:
-        """Lower and upper percentile bounds of `mean`, by bootstrap over questions with the result's own seed.
+    def interval(
+        self, name: str, level: float = 0.95, questions: slice = _EVERY
+    ) -> Float[np.ndarray, "bound vector draw layer multiplier"]:
+        """Lower and upper percentile bounds of `mean`, by bootstrap over `questions` with the result's own seed.
 
         One resampling of the questions serves all cells, so differences between cells are not blurred by it.
         """
-        values = self._values_of(name)
+        values = self._values_of(name)[..., questions]
         n = values.shape[-1]
         if not n:
             return np.full((2, *values.shape[:-1]), np.nan)
@@ -81,17 +86,22 @@ class SteeringSweep(Result):
     def broken(self) -> Bool[np.ndarray, "vector draw layer multiplier"]:
         """Where steering has broken the model, by our convention: less than half of the answers' probability is left,
         or the continuation is twice as perplexing to the unsteered model as its own."""
-        left = (1 - self.mean("outside")) / (1 - self.base_outside.mean())
+        return self._broken(_EVERY)
+
+    def _broken(self, questions: slice) -> Bool[np.ndarray, "vector draw layer multiplier"]:
+        left = (1 - self.mean("outside", questions)) / (1 - self.base_outside[questions].mean())
         broken = left < _MASS_LEFT
-        if self.base_log_perplexity.size:
-            rise = self.mean("log_perplexity") - self.base_log_perplexity.mean()
-            broken |= rise > np.log(_PERPLEXITY_RATIO)
+        if (base := self.base_log_perplexity[questions]).size:
+            broken |= self.mean("log_perplexity", questions) - base.mean() > np.log(_PERPLEXITY_RATIO)
         return broken
 
     def best(self, vector: int = 0) -> tuple[int, int]:
         """(index of layer, index of multiplier) with the largest effect of `vector` towards the behaviour that does not
-        break the model. Raises ValueError where every setting breaks it."""
-        effect = np.where(self.broken[vector, 0], np.nan, self.mean("effect")[vector, 0])
+        break the model, on every other question, from the first; the rest say what the choice is worth.
+
+        Raises ValueError where every setting breaks it.
+        """
+        effect = np.where(self._broken(_CHOOSING)[vector, 0], np.nan, self.mean("effect", _CHOOSING)[vector, 0])
         if not np.isfinite(effect).any():
             raise ValueError(f"every setting of {self.vectors[vector]!r} broke the model; sweep smaller multipliers")
         layer, multiplier = np.unravel_index(np.nanargmax(effect), effect.shape)
@@ -148,7 +158,8 @@ class SteeringSweep(Result):
         )
 
     def summary(self) -> str:
-        """The best unbroken setting of each vector with its interval, beside the random directions there."""
+        """The best unbroken setting of each vector, chosen on every other question, with its interval on the rest and
+        the random directions there."""
         base = self.base_behaviour.mean()
         lines = [
             f"Steering towards {self.labels[0]}, away from {self.labels[1]}: {self.base_behaviour.size} questions, "
@@ -157,19 +168,25 @@ class SteeringSweep(Result):
         done, asked = self.progress
         if done < asked:
             lines.append(f"  cancelled: {done} of {asked} cells; the intervals are over the questions that were done")
-        effect, (low, high), broken = self.mean("effect"), self.interval("effect"), self.broken
+        told = _TOLD if self.base_behaviour.size > 1 else _EVERY
+        said = "the others" if told is _TOLD else "the same one question, for want of another"
+        lines.append(f"  settings are chosen on every other question; the figures are of {said}:")
+        effect, kl = self.mean("effect", told), self.mean("kl", told)
+        low, high = self.interval("effect", questions=told)
         for i, name in enumerate(self.vectors):
-            if broken[i, 0].all() or not np.isfinite(effect[i, 0]).any():
+            try:
+                at = self.best(i)
+            except ValueError:
                 lines.append(f"  {name}: no setting that leaves the model whole")
                 continue
-            at = self.best(i)
             chance = effect[(i, slice(1, None), *at)]
             there = (i, 0, *at)
             lines.append(
                 f"  {name}: {effect[there]:+.3f} [{low[there]:+.3f}, {high[there]:+.3f}] at layer "
                 f"{self.layers[at[0]]}, multiplier {self.multipliers[at[1]]:g}; "
-                f"KL {self.mean('kl')[there]:.3g} nats; random directions "
+                f"KL {kl[there]:.3g} nats; random directions "
                 f"{chance.min():+.3f} to {chance.max():+.3f} ({len(chance)} draws)"
+                + ("; broken there" if self._broken(told)[there] else "")
             )
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])
 

@@ -3,6 +3,8 @@
 Further: the percentile bootstrap done by a loop, a model whose answer is known, and a model that is only broken.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -211,6 +213,29 @@ def test_a_planted_answer_is_found_and_a_broken_model_looks_broken(hybrid):
     assert result.broken[1, 0, 0, 1] and result.outside[1, 0, 0, 1, 0] > 0.9
     assert not result.broken[:, 0, 0, 0].any()
     assert result.best(0) == (0, 1) and result.best(1) == (0, 0)
+
+
+def test_the_best_setting_is_told_of_questions_that_it_was_not_chosen_on(swept):
+    """Of two settings that differ by luck, the one that was lucky on the even questions is told by the odd ones."""
+    n, shape = 8, (2, 3, 3, 3)
+    behaviour = np.full((*shape, n), 0.5)
+    behaviour[0, 0, 0, 2, 0::2], behaviour[0, 0, 0, 2, 1::2] = 0.9, 0.4
+    behaviour[0, 0, 1, 0] = 0.6
+    zeros = np.zeros((*shape, n))
+    made = replace(
+        swept, behaviour=behaviour, outside=zeros, kl=zeros, log_perplexity=zeros[..., :0],
+        base_behaviour=np.full(n, 0.5), base_outside=np.zeros(n), base_log_perplexity=np.zeros(0),
+    )  # fmt: skip
+    assert made.best(0) == (0, 2)
+    said = next(line for line in made.summary().splitlines() if line.strip().startswith("residual"))
+    assert "-0.100 [-0.100, -0.100] at layer 0, multiplier 1" in said
+    # What it breaks where it is told is said, and what it breaks where it is chosen is not chosen.
+    outside = zeros.copy()
+    outside[0, 0, 0, 2, 1::2] = 0.9
+    assert replace(made, outside=outside).best(0) == (0, 2)
+    assert "broken there" in replace(made, outside=outside).summary() and "broken" not in made.summary()
+    outside[0, 0, 0, 2] = 0.9
+    assert replace(made, outside=outside).best(0) == (1, 0)
 
 
 def test_it_is_kept_shown_and_told(swept, tmp_path):
