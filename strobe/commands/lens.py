@@ -1,4 +1,4 @@
-"""``strobe lens MODEL``: a trajectory through the layers, as a file and a figure."""
+"""``strobe lens MODEL``: a trajectory through the layers, or what blocks do to the loss, as a file and a figure."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -19,7 +19,7 @@ ORDER = 40
 def arguments(parser: ArgumentParser) -> None:
     """What can be asked."""
     options.model(parser)
-    options.text(parser)
+    options.text(parser, required=False)
     options.out(parser)
     parser.add_argument(
         "--lens", metavar="FILE", help="a tuned lens to use (default: one trained here or bundled, if any)"
@@ -28,17 +28,46 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--train", action="store_true", help="fit a tuned lens first and keep it")
     parser.add_argument("--steps", type=options.positive, default=400, help="steps of the fit (default: %(default)s)")
     parser.add_argument("--statistic", choices=("kl", "entropy", "cross_entropy", "rank", "probability"), default="kl")
+    views = parser.add_argument_group("other questions, in place of the trajectory").add_mutually_exclusive_group()
+    views.add_argument(
+        "--iterative", action="store_true",
+        help="does each block go downhill in the loss? Of the text, or of held-out library files where none is given",
+    )  # fmt: skip
+    views.add_argument(
+        "--delete", action="store_true", help="the same result, drawn as the loss with each block left out"
+    )
+    views.add_argument(
+        "--coda", type=options.not_negative, nargs=3, metavar=("PRELUDE", "CORE", "CODA"),
+        help="ranks by block and step of a depth-recurrent model: how many blocks each part has",
+    )  # fmt: skip
     options.seed(parser)
 
 
 def run(args: Namespace, say: Callable[[str], None]) -> None:
     """Read the text with a lens (fitting one first if asked) and write the result."""
     check_out(args.out)
-    text = text_of(args)
+    given = args.text is not None or args.text_file is not None
+    if not given and not (args.iterative or args.delete):
+        raise ValueError("a trajectory and the coda lens are of a text, and none was given; give --text or --text-file")
+    text = text_of(args) if given else None
     if args.logit and (args.train or args.lens):
         raise ValueError("--logit asks for no tuned lens, and --train or --lens for one; give one of them")
+    if args.coda and (args.logit or args.lens or args.train):
+        raise ValueError("--coda reads by logit and coda lens; leave out --logit, --lens and --train")
     loaded = open_model(args.model)
+    if args.coda:
+        from strobe.probes.lens import LoopedBlocks, coda_lens
+
+        model = LoopedBlocks(loaded.model, *args.coda)
+        write(coda_lens(model, text, seed=args.seed, on_progress=progress()), args.out, say)
+        return
     lens = _lens(args, loaded, say)
+    if args.iterative or args.delete:
+        from strobe.probes.lens import iterative_inference
+
+        found = iterative_inference(loaded.model, text, lens=lens, seed=args.seed, on_progress=progress())
+        write(found, args.out, say, found.deletion_figure if args.delete else None)
+        return
     result = lens.trajectory(loaded.model, text, seed=args.seed)
     write(result, args.out, say, partial(result.figure, args.statistic))
 

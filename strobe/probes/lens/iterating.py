@@ -40,8 +40,8 @@ def iterative_inference(
 ) -> IterativeInference:
     """Cosines of every block's updates with the downhill direction of the loss, and the loss without each block.
 
-    `tokens`: rows [n, time], a text or a stream (cut into rows of `context`), or None for about `n_tokens` tokens of
-    held-out files of Python's library. Counted are tokens after a row's first (whose activations are often huge) that
+    `tokens`: rows [n, time], a text or a stream (cut into rows of `context`, or less), or None for about `n_tokens` of
+    held-out tokens of Python's library. Counted are tokens after a row's first (whose activations are often huge) that
     have a next one. `lens`: the early exit whose loss is the second gradient; None for the logit lens. Raises
     ValueError for rows of fewer than 4 tokens, a lens of another model, and as `model_readout`.
     """
@@ -97,7 +97,7 @@ def iterative_inference(
 
 def _rows(model: Any, tokens: Any, n_tokens: int, context: int, seed: int) -> Tensor:
     if tokens is not None:
-        return token_rows(model, tokens, context).in_order()
+        return token_rows(model, tokens, None, default_context=context).in_order()
     from strobe.probes.geometry.sequences import library_sequences
 
     return torch.from_numpy(library_sequences(model, max(1, n_tokens // context), context, seed).rows)

@@ -1,0 +1,66 @@
+"""Oracle: the files that were written, opened again, beside the same question asked of the library."""
+
+import json
+
+import numpy as np
+import pytest
+
+from strobe import cli
+from strobe.probes.lens import CodaLens, IterativeInference, LoopedBlocks, coda_lens, iterative_inference
+
+TEXT = "def area(radius):\n    return 3.14159 * radius ** 2\n"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    from strobe.models import HookedLM, ModelConfig, save_checkpoint
+    from strobe.models.corpus import load_tokenizer, train_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    file = folder.parent / "tokenizer.json"
+    train_tokenizer([TEXT * 3], 260).save(str(file))
+    options = {"gru": {"hidden": 6}}
+    config = ModelConfig(d_model=8, d_vocab=260, layers=["gru"] * 4, mixer_options=options, mlp="none")
+    save_checkpoint(HookedLM(config, tokenizer=load_tokenizer(file), name="tiny"), folder)
+    return folder
+
+
+def strobe(*arguments):
+    return cli.main([str(a) for a in arguments])
+
+
+@pytest.mark.parametrize(
+    ("option", "title"), [("--iterative", "Does each block go downhill"), ("--delete", "Loss without each block")]
+)
+def test_iterative_inference_is_the_librarys(tiny, tmp_path, option, title):
+    from strobe.models import load_checkpoint
+
+    out = tmp_path / "i.json"
+    assert strobe("lens", tiny, option, "--logit", "--text", TEXT, "--seed", 2, "--out", out) == 0
+    kept = IterativeInference.load(tmp_path / "i.safetensors")
+    np.testing.assert_array_equal(kept.cosine, iterative_inference(load_checkpoint(tiny), TEXT, seed=2).cosine)
+    assert json.loads(out.read_text())["layout"]["title"]["text"].startswith(title)
+
+
+def test_the_coda_lens_is_the_librarys(tiny, tmp_path):
+    from strobe.models import load_checkpoint
+
+    assert strobe("lens", tiny, "--coda", 1, 1, 1, "--text", TEXT, "--out", tmp_path / "c.json") == 0
+    kept = CodaLens.load(tmp_path / "c.safetensors")
+    expected = coda_lens(LoopedBlocks(load_checkpoint(tiny), 1, 1, 1), TEXT)
+    np.testing.assert_array_equal(kept.rank, expected.rank)
+    assert kept.steps == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "give --text or --text-file"),
+        (("--coda", 1, 1, 1), "give --text or --text-file"),
+        (("--coda", 1, 3, 1, "--text", TEXT), "must be a multiple of the core"),
+        (("--coda", 1, 1, 1, "--logit", "--text", TEXT), "leave out --logit"),
+    ],
+)
+def test_what_makes_no_sense_is_said(tiny, tmp_path, capsys, options, said):
+    assert strobe("lens", tiny, *options, "--out", tmp_path / "x.json") != 0
+    assert said in capsys.readouterr().err
