@@ -16,7 +16,7 @@ from torch import Tensor
 
 from strobe.probes.fixed_points.affine import Affine
 from strobe.probes.fixed_points.modules import cell_system
-from strobe.probes.fixed_points.settling import HeldLayer, hold, settle
+from strobe.probes.fixed_points.settling import HeldLayer, NoRest, hold, settle
 from strobe.probes.fixed_points.system import System, in_turn
 
 NONLINEAR = ("elman", "gru", "lstm")
@@ -95,7 +95,7 @@ def _settled(
         if name == stop:
             break
         if drifting:
-            raise ValueError(
+            raise NoRest(
                 f"{drifting} drifts without end under the held input, so {name} has no settled input; look at "
                 f"{drifting}"
             )
@@ -107,7 +107,7 @@ def _settled(
         state.carries[name] = type(old)(**{f: new[f].to(getattr(old, f)) for f in old._fields})
         yield name, here, memory, affine
     if drifting and stop is not None:
-        raise ValueError(
+        raise NoRest(
             f"{drifting} drifts without end under the held input, so {stop} has no settled input; look at {drifting}"
         )
 

@@ -17,6 +17,10 @@ from strobe.probes.fixed_points.affine import Affine, orbit, solve_loop
 _SETTLING_STEPS, _SETTLED = 20_000, 1e-12
 
 
+class NoRest(ValueError):
+    """A layer that never comes to rest under what is held: an answer about the layer, no mistake of the caller."""
+
+
 class HeldLayer(NamedTuple):
     """One mixer under a held turn, in float64 and a batch of one.
 
@@ -65,7 +69,7 @@ def after_turn(here: HeldLayer, memory: Any) -> Any:
 def settle(here: HeldLayer) -> tuple[Any, Affine | None]:
     """(the memory at rest after a turn, a NamedTuple of [1, ...]; its closed form where the layer is linear).
 
-    A nonlinear layer is run from its initial carry. Raises ValueError if it does not come to rest.
+    A nonlinear layer is run from its initial carry. Raises NoRest if it does not come to rest.
     """
     family = here.mixer.family
     if family.transition is not None:
@@ -82,7 +86,7 @@ def settle(here: HeldLayer) -> tuple[Any, Affine | None]:
         memory = after
         if moved <= _SETTLED:
             return memory, None
-    raise ValueError(
+    raise NoRest(
         f"a {family.name} layer does not come to rest under the held input (it moves {moved:.2g} a turn after "
         f"{_SETTLING_STEPS}), so the layers above it have no fixed point; look at that layer itself"
     )
