@@ -3,7 +3,12 @@
 from strobe.models.corpus.baselines import baselines
 from strobe.models.corpus.ngram import WittenBell
 from strobe.models.corpus.python_corpus import PythonCorpus, Split
-from strobe.models.corpus.source import Document, split_of, standard_library_documents
+from strobe.models.corpus.source import (
+    Document,
+    regression_test_documents,
+    split_of,
+    standard_library_documents,
+)
 from strobe.models.corpus.tokenizer import SEPARATOR, load_tokenizer, train_tokenizer
 
 __all__ = [
@@ -14,6 +19,7 @@ __all__ = [
     "WittenBell",
     "baselines",
     "load_tokenizer",
+    "regression_test_documents",
     "split_of",
     "standard_library_documents",
     "train_tokenizer",

@@ -80,6 +80,24 @@ def standard_library_documents(root: Path | None = None) -> tuple[list[Document]
     return documents, not_utf8
 
 
+def regression_test_documents(root: Path | None = None) -> list[Document]:
+    """Held-out files of the library's own ``test`` folder, by path; none where it is not installed.
+
+    The folder is no part of the corpus, so no bundled model has read any of it; those whose path is of the training
+    split are left out all the same. So are files that are not UTF-8, which are there to test just that.
+    """
+    root = standard_library() if root is None else root
+    documents = []
+    for file in sorted((root / "test").rglob("*.py")):
+        path = file.relative_to(root).as_posix()
+        if split_of(path) != "train":
+            try:
+                documents.append(Document(path, file.read_bytes().decode("utf-8")))
+            except UnicodeDecodeError:
+                continue
+    return documents
+
+
 def _paths(root: Path) -> Iterator[str]:
     for file in root.rglob("*.py"):
         relative = PurePosixPath(file.relative_to(root).as_posix())

@@ -6,11 +6,12 @@ part the questions it is judged by; a model of the zoo has seen neither (`strobe
 ``indentation``  the same lines indented by two spaces, against four
 ``naming``       the same lines with snake_case names, against camelCase
 ``comments``     lines of code, against the comment that stands above them
-``tests``        lines of a package's own tests, against lines of the library
+``tests``        lines of the library's tests, against lines of the library
 
-The corpus leaves out the large ``test`` folder, so ``tests`` has only those that packages bring with them (ctypes,
-distutils, idlelib, unittest, ...), and takes its pairs and questions from held-out files of both parts, never the same
-file for both. Python 3.12 moved most of them away: there fewer than a hundred pairs can be had, and are refused.
+``tests`` takes its pairs and questions from held-out files of both parts, never the same file for both. Its tests are
+those that packages bring with them (ctypes, distutils, idlelib, ...) and those of the library's large ``test`` folder,
+of which the corpus has nothing. Python 3.12 moved most tests there: where it is not installed, fewer than a hundred
+pairs can be had, and are refused.
 """
 
 import json
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from strobe.models.corpus import Document, split_of, standard_library_documents
+from strobe.models.corpus import Document, regression_test_documents, split_of, standard_library_documents
 from strobe.probes.steering.contrast import Pair
 from strobe.probes.steering.questions import Question
 
@@ -62,14 +63,17 @@ def contrast_set(
     if name not in get_args(SetName):
         raise ValueError(f"contrast set {name!r} does not exist; there are {', '.join(get_args(SetName))}")
     documents, _ = standard_library_documents(source)
-    fit, judge = _files(name, [d for d in documents if split_of(d.path) != "train"])
+    held_out = [d for d in documents if split_of(d.path) != "train"]
+    if name == "tests":
+        held_out += regression_test_documents(source)
+    fit, judge = _files(name, held_out)
     made, draw = _SETS[name], random.Random(seed)
     pairs, questions = made.pairs(fit, draw), made.questions(judge, draw)
     for what, found, asked in (("pairs", pairs, n_pairs), ("questions", questions, n_questions)):
         if len(found) < asked:
             raise ValueError(
                 f"{asked} {what} of {name!r} were asked for; the held-out files of this Python have {len(found)}; ask "
-                "for fewer, or give the sources of another Python in `source`"
+                "for fewer, install this Python's own tests, or give the sources of another Python in `source`"
             )
         draw.shuffle(found)
     origin = f"held-out files of Python's standard library: {len(fit)} for pairs, {len(judge)} others for questions"

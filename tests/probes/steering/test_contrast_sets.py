@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from strobe.models.corpus import split_of, standard_library_documents
+from strobe.models.corpus import regression_test_documents, split_of, standard_library_documents
 from strobe.probes.steering.contrast_sets import contrast_set, load_caa
 
 NAMES = ("indentation", "naming", "comments", "tests")
@@ -75,13 +75,36 @@ def test_comments_are_comments_and_code_is_not(sets):
 
 def test_tests_are_from_folders_of_tests_and_the_library_is_not(sets, texts):
     folders = re.compile(r"(^|/)(test|tests|idle_test)/")
-    of_tests = set().union(*(lines_of(t) for p, t in texts.items() if folders.search(p)))
+    tests = [t for p, t in texts.items() if folders.search(p)] + [d.text for d in regression_test_documents()]
+    of_tests = set().union(*map(lines_of, tests))
     others = [lines_of(t) for p, t in texts.items() if not folders.search(p)]
     for test, library in sets["tests"].pairs:
         assert lines_of(test) <= of_tests
         assert any(lines_of(library) <= one for one in others)
     asked = {q.prompt.split("\n")[0] for q in sets["tests"].questions}
     assert not any(head in library.split("\n") for head in asked for _, library in sets["tests"].pairs)
+
+
+def test_a_python_whose_packages_brought_no_tests_takes_those_of_the_test_folder(tmp_path, texts):
+    """As Python 3.12 and later; and none of them from a file of the training split."""
+    library = {path: text for path, text in texts.items() if not re.search(r"(^|/)(test|tests|idle_test)/", path)}
+    for path, text in library.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(text.encode())
+    with pytest.raises(ValueError, match=r"100 pairs of 'tests' .* have 0; .* install this Python's own tests"):
+        contrast_set("tests", source=tmp_path)
+    (tmp_path / "test" / "deep").mkdir(parents=True)
+    for split, folder in (("train", "test"), ("valid", "test/deep"), ("test", "test")):
+        path = next(p for p in (f"{folder}/test_{i}.py" for i in range(999)) if split_of(p) == split)
+        methods = [
+            f"    def test_{split}_{i}(self):\n        a = {i}\n        b = a\n        self.x(b)\n" for i in range(60)
+        ]
+        (tmp_path / path).write_text("class T:\n" + "".join(methods))
+    (tmp_path / "test" / "deep" / "latin.py").write_bytes(b"# \xe9\n")
+    made = contrast_set("tests", source=tmp_path)
+    assert len(set(made.pairs)) == 100 and len(made.questions) == 50
+    assert not any("test_train" in test for test, _ in made.pairs)
+    assert {s for test, _ in made.pairs for s in ("valid", "test") if f"test_{s}_" in test} == {"valid", "test"}
 
 
 def test_what_a_python_does_not_have_is_refused(tmp_path):
