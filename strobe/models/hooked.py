@@ -84,6 +84,7 @@ class StateContract(nn.Module):
             mask=mask,
             backend=self.backend,
             offset=(state.seen if state is not None else 0) if offset is None else offset,
+            keeps=return_type == "state",
         )
         self._check_capture(run, inputs.shape[0])
         with running(self.carriers, run):

@@ -98,7 +98,7 @@ class Mixer(nn.Module):
         if carry is None:
             carry = self.init_carry(x.shape[0], x.dtype, x.device)
         out = self._run_scan(x, carry, run)
-        run.after[self.key] = out.carry
+        run.keep(self.key, out.carry)
         if out.captured is not None:
             self._show_states(out.captured)
         if out.traced is not None:

@@ -21,7 +21,9 @@ class Run:
     `carries`: the carry each mixer starts from, by mixer name (missing: its initial carry).
     `looks`: absolute positions someone observes. `edits`: by mixer name. `mask` [batch, time]: False at padding.
     `offset`: how many tokens went in before this pass.
-    After the pass `after` holds each mixer's last carry and `ran` the scan backend that each of them used.
+    `keeps`: whether someone goes on from this pass. After it, `ran` holds the scan backend that each mixer used, and
+    `after`, if it keeps, each mixer's last carry; otherwise a layer's carry is gone once the layer is done, so that a
+    deep model needs no more memory for it than a shallow one.
     """
 
     carries: Mapping[str, Any] = field(default_factory=dict)
@@ -30,8 +32,14 @@ class Run:
     mask: Tensor | None = None
     backend: str = "auto"
     offset: int = 0
+    keeps: bool = True
     after: dict[str, Any] = field(default_factory=dict)
     ran: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, name: str, carry: Any) -> None:
+        """Put a mixer's last carry into `after`, if this pass keeps any."""
+        if self.keeps:
+            self.after[name] = carry
 
 
 @contextmanager

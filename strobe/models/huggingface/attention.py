@@ -105,15 +105,29 @@ def prepare(
     position = (seen[:, None] + real.cumsum(1) - 1).clamp_min(0)
     cache = DynamicCache(config=config)
     for carrier in every:
-        cache.layers[carrier.layer] = _layer(past[carrier.key])
+        cache.layers[carrier.layer] = _layer(past[carrier.key], keeps=run.keeps)
     fresh = run.mask is None and all(carry.k.shape[1] == 0 for carry in past.values())
     masks = None if fresh else {c.kind: _mask(past[c.key], real, position, c.window, dtype) for c in reversed(every)}
     return Pass(cache, position, masks, past, real)
 
 
-def _layer(past: KV) -> DynamicLayer:
+class _PassingLayer(DynamicLayer):
+    """A cache layer that shows attention what went before and forgets what this pass adds."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """(keys, values) of what went before and of this pass."""
+        if not self.is_initialized:
+            return key_states, value_states
+        before = self.keys, self.values
+        try:
+            return super().update(key_states, value_states, *args, **kwargs)
+        finally:
+            self.keys, self.values = before
+
+
+def _layer(past: KV, *, keeps: bool) -> DynamicLayer:
     """A cache layer holding `past`. It grows by concatenation, which leaves `past` as it is, and it never trims."""
-    layer = DynamicLayer()
+    layer = DynamicLayer() if keeps else _PassingLayer()
     if past.k.shape[1]:
         layer.lazy_initialization(past.k, past.v)
         layer.keys, layer.values = past.k.transpose(1, 2), past.v.transpose(1, 2)

@@ -97,7 +97,8 @@ class HuggingFaceLM(StateContract, ModelProtocol, HookedRootModule):
             masks = dict.fromkeys(self.hf_config.layer_types) | masks if self.family.masks_by_kind else _only(masks)
         arguments |= {"position_ids": kept.position_ids, "attention_mask": masks, "past_key_values": kept.cache}
         logits = self.hf(**arguments, use_cache=True).logits
-        kept.read_back(run, self._kept)
+        if run.keeps:
+            kept.read_back(run, self._kept)
         return logits
 
     def _check_positions(self, position_ids: Tensor) -> None:

@@ -95,7 +95,7 @@ class Attention(nn.Module):
             torch.cat([past.position, position], 1),
             past.seen + mask.sum(1),
         )
-        run.after[self.key] = self._trim(cache)
+        run.keep(self.key, self._trim(cache))
         z_BTHD = self.hook_z(self._attend(q_BTHD, cache, position, unmasked=run.mask is None))
         return self.W_O(z_BTHD.flatten(2))
 

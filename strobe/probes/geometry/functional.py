@@ -4,6 +4,7 @@ The text before the token runs once; all replacements at a token go on together 
 rows of one batch. So nothing but that token is changed, and no text is run once for each of its tokens.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,9 +19,11 @@ from strobe.models.state import ModelState
 
 # Logits held at a time: 2^25 numbers are 256 MB in float64.
 _LOGITS = 2**25
-# Rows of text whose state is held at a time, copies that run at once, and bytes of state that the copies may take
-# (those of one token are always made).
-_TEXTS, _ROWS, _STATE = 16, 512, 2**26
+# Texts that are read at once, and sequences that go on at once.
+_TEXTS, _ROWS = 16, 512
+# Bytes of state, of all layers together, that the texts may hold, and that the copies going on from it may. A deep
+# model takes fewer at a time instead of more memory; one text, and one replacement beside the token, always go.
+_HELD, _COPIED = 2**23, 2**25
 
 
 @torch.no_grad()
@@ -39,7 +42,8 @@ def replacement_kl(
     """
     device = next(model.parameters()).device
     tokens = tokens.to(device)
-    parts = zip(tokens.split(_TEXTS), replacements.split(_TEXTS), strict=True)
+    together = max(1, min(_TEXTS, _HELD // max(_state_bytes(model, tokens.shape[1]), 1)))
+    parts = zip(tokens.split(together), replacements.split(together), strict=True)
     return np.concatenate([_of_texts(model, part, positions, layer, put.to(device), horizon) for part, put in parts])
 
 
@@ -47,24 +51,39 @@ def _of_texts(
     model: Any, tokens: Tensor, positions: Sequence[int], layer: int, replacements: Tensor, horizon: int
 ) -> np.ndarray:
     """`replacement_kl` of a few rows, whose state is held."""
-    n_rows, copies = len(tokens), 1 + replacements.shape[2]
-    found = np.full((n_rows, len(positions), copies - 1), np.nan)
+    n_rows, n_variants = len(tokens), replacements.shape[2]
+    found = np.full((n_rows, len(positions), n_variants), np.nan)
     state, done = None, 0
     for at, position in enumerate(positions):
         if position > done:
             state = model.state_after(tokens[:, done:position], state)
             done = position
-        held = 0 if state is None else sum(x.nbytes for c in state.carries.values() for x in c)
-        most = min(_ROWS, _LOGITS // (horizon * model.cfg.d_vocab), _STATE * n_rows // max(held, 1))
-        for rows in torch.arange(n_rows, device=tokens.device).split(max(1, most // copies)):
-            there = None if state is None else _copies(state, rows, copies)
-            kl = _run(model, tokens[rows, position : position + horizon], there, layer, replacements[rows, at])
-            found[rows.cpu().numpy(), at] = kl.cpu().numpy()
+        each = 0 if state is None else sum(x.nbytes for c in state.carries.values() for x in c) // n_rows
+        most = max(2, min(_ROWS, _LOGITS // (horizon * model.cfg.d_vocab), _COPIED // max(each, 1)))
+        some = min(n_variants, most - 1)
+        for rows in torch.arange(n_rows, device=tokens.device).split(max(1, most // (1 + some))):
+            given = tokens[rows, position : position + horizon]
+            for first in range(0, n_variants, some):
+                put = replacements[rows, at, first : first + some]
+                there = None if state is None else _copies(state, rows, 1 + put.shape[1])
+                kl = _run(model, given, there, layer, put)
+                found[rows.cpu().numpy(), at, first : first + some] = kl.cpu().numpy()
     return found
 
 
+def _state_bytes(model: Any, time: int) -> int:
+    """Bytes of the state of one text of `time` tokens, all layers together."""
+    like = next(model.parameters())
+    empty = [m.init_carry(1, like.dtype, torch.device("meta")) for m in model.carriers.values()]
+    return sum(
+        x.itemsize * (time * math.prod(x.shape[2:]) if field in getattr(carry, "grows", ()) else x.numel())
+        for carry in empty
+        for field, x in zip(carry._fields, carry, strict=True)
+    )
+
+
 def _run(model: Any, given: Tensor, state: ModelState | None, layer: int, put: Tensor) -> Tensor:
-    """[row, variant]: copy 0 of each row is left as it is."""
+    """KL [row, variant] in nats: copy 0 of each row is left as it is."""
     n_rows, n_variants = put.shape[:2]
 
     def replaced(x: Tensor, hook: Any) -> Tensor:

@@ -1,8 +1,8 @@
 """`layer_geometry`: each block's updates against what a map of the token's own vector can say of them.
 
 Blocks are taken one after the other and forgotten: a pass over the tokens for each block keeps that block's output
-only, whose input is what the pass before kept. Activations are held of two layers, however many there are; what still
-grows with them is the model's own carry of a few rows.
+only, whose input is what the pass before kept. Activations are held of two layers, however many there are, and
+states of all layers within a fixed number of bytes (`functional`), so memory does not grow with the depth.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -72,8 +72,10 @@ def test_pieces_of_the_work_make_the_whole(model, monkeypatch):
     whole = replacement_kl(model, tokens, [0, 6], 1, put)
     ran = []
     run = functional._run
-    monkeypatch.setattr(functional, "_run", lambda *given: ran.append(len(given[1])) or run(*given))
-    for name, value, most in (("_TEXTS", 2, 2), ("_ROWS", 8, 2), ("_STATE", 1, 1), ("_LOGITS", 61, 1)):
+    monkeypatch.setattr(functional, "_run", lambda *given: ran.append(tuple(given[4].shape[:2])) or run(*given))
+    # (texts, replacements of each) that go on at once.
+    pieces = (("_TEXTS", 2, (2, 3)), ("_HELD", 1, (1, 3)), ("_ROWS", 8, (2, 3)), ("_ROWS", 3, (1, 2)))
+    for name, value, most in (*pieces, ("_COPIED", 1, (1, 1)), ("_LOGITS", 61, (1, 1))):
         with monkeypatch.context() as patch:
             patch.setattr(functional, name, value)
             ran.clear()
