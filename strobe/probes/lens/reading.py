@@ -1,5 +1,6 @@
 """Reads one text through a lens: torch in, a `LensTrajectory` of numpy arrays out."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -34,36 +35,54 @@ class Reading(NamedTuple):
     cross_entropy: Float[Tensor, " time"]
 
 
-def read_layer(
-    log_q: Float[Tensor, "time vocab"], log_p: Float[Tensor, "time vocab"], targets: Int[Tensor, " time"], k: int
-) -> Reading:
-    """Compare a lens's log-probabilities `log_q` with the model's `log_p`; `targets` [time] are next tokens, -1 where
-    unknown.
-
-    A token's rank is 1 plus the number of tokens that are strictly more probable.
+class _Truth(NamedTuple):
+    """What lenses are compared with, worked out once for all of them: the model's log-probabilities and probabilities,
+    its most probable token, and the next token of the text (-1 where unknown).
     """
+
+    log_p: Float[Tensor, "time vocab"]
+    p: Float[Tensor, "time vocab"]
+    final: Int[Tensor, " time"]
+    targets: Int[Tensor, " time"]
+
+    def rows(self, which: slice) -> "_Truth":
+        return _Truth(*(x[which] for x in self))
+
+
+def _read_layer(log_q: Float[Tensor, "time vocab"], truth: _Truth, k: int) -> Reading:
+    """Compare a lens's log-probabilities `log_q` with the model's."""
     top = log_q.topk(k, -1)
-    known = targets >= 0
-    target_log_q = log_q.gather(-1, targets.clamp(min=0)[:, None])[:, 0]
-    final = log_p.argmax(-1)
-    nothing = torch.full_like(target_log_q, torch.nan)
+    q = log_q.exp()
+    cross_entropy = _cross_entropy(log_q, truth.targets)
+    known = truth.targets >= 0
+    rank = token_rank(log_q, truth.targets.clamp(min=0)).to(log_q.dtype)
     return Reading(
         top_ids=top.indices,
         top_probabilities=top.values.exp(),
-        final_rank=token_rank(log_q, final),
-        target_rank=torch.where(known, token_rank(log_q, targets.clamp(min=0)).to(log_q.dtype), nothing),
-        target_probability=torch.where(known, target_log_q.exp(), nothing),
-        entropy=torch.special.entr(log_q.exp()).sum(-1),
-        kl=kl_divergence(log_p, log_q),
-        cross_entropy=torch.where(known, -target_log_q, nothing),
+        final_rank=token_rank(log_q, truth.final),
+        target_rank=torch.where(known, rank, torch.nan),
+        target_probability=(-cross_entropy).exp(),
+        # A token that is ruled out (-inf) adds nothing.
+        entropy=-torch.where(q > 0, q * log_q, 0.0).sum(-1),
+        kl=_kl(truth.p, truth.log_p, log_q),
+        cross_entropy=cross_entropy,
     )
+
+
+def _cross_entropy(log_q: Tensor, targets: Tensor) -> Tensor:
+    """Nats [time] of the next token; NaN where it is unknown."""
+    nats = -log_q.gather(-1, targets.clamp(min=0)[:, None])[:, 0]
+    return torch.where(targets >= 0, nats, torch.nan)
 
 
 def kl_divergence(
     log_p: Float[Tensor, "*batch vocab"], log_q: Float[Tensor, "*batch vocab"]
 ) -> Float[Tensor, "*batch"]:
     """KL(p || q) = Σ p (log p - log q), nats, from log-probabilities. In that order: p is the model's, q the lens's."""
-    p = log_p.exp()
+    return _kl(log_p.exp(), log_p, log_q)
+
+
+def _kl(p: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
     # A token that both rule out (-inf) adds nothing.
     return torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1)
 
@@ -84,8 +103,12 @@ def lens_trajectory(
     log_p = logits[0].double().log_softmax(-1)
     targets = torch.cat([tokens[0, 1:], tokens.new_full((1,), -1)]).to(log_p.device)
     lenses = [lens] if lens.kind == "logit" else [lens, LogitLens()]
-    rows = [_layers(each, read, resid, log_p, targets, k) for each in lenses]
-    control = _control(lens, read, resid, log_p, targets, seed)
+    truth = _Truth(log_p, log_p.exp(), log_p.argmax(-1), targets)
+    # The last layer is the model's own output, which the readout only approximates where the model is in half
+    # precision; it is the same whatever the lens.
+    last = _in_chunks(lambda rows: _read_layer(log_p[rows], truth.rows(rows), k), read, len(log_p))
+    rows = [[*_layers(each, read, resid[:-1], truth, k), last] for each in lenses]
+    control = _control(lens, read, resid, truth, seed)
 
     def stack(name: str) -> Any:
         return torch.stack([torch.stack([getattr(r, name) for r in layers]) for layers in rows]).cpu().numpy()
@@ -112,22 +135,24 @@ def lens_trajectory(
     )
 
 
-def _layers(lens: Lens, read: Readout, resid: list[Tensor], log_p: Tensor, targets: Tensor, k: int) -> list[Reading]:
-    out = []
-    for layer, h in enumerate(resid):
-        parts = [
-            read_layer(_log_q(lens, read, h[0, rows], layer, log_p[rows]), log_p[rows], targets[rows], k)
-            for rows in _row_chunks(h.shape[1], read.chunk_rows())
-        ]
-        out.append(Reading(*(torch.cat(field) for field in zip(*parts, strict=True))))
-    return out
+def _layers(lens: Lens, read: Readout, resid: list[Tensor], truth: _Truth, k: int) -> list[Reading]:
+    def reading(h: Tensor, layer: int, rows: slice) -> Reading:
+        return _read_layer(_log_q(lens, read, h[0, rows], layer), truth.rows(rows), k)
+
+    return [
+        _in_chunks(lambda rows, h=h, layer=layer: reading(h, layer, rows), read, h.shape[1])
+        for layer, h in enumerate(resid)
+    ]
 
 
-def _log_q(lens: Lens, read: Readout, h: Tensor, layer: int, log_p: Tensor) -> Tensor:
-    # The last layer is the model's own output, which the readout only approximates where the model is in half
-    # precision.
-    if layer == read.n_layers:
-        return log_p
+def _in_chunks(reading: Callable[[slice], Reading], read: Readout, time: int) -> Reading:
+    """`reading` of all tokens, so many at a time that their logits are not too large."""
+    size = read.chunk_rows()
+    parts = [reading(slice(i, i + size)) for i in range(0, time, size)]
+    return Reading(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+
+def _log_q(lens: Lens, read: Readout, h: Tensor, layer: int) -> Tensor:
     with torch.no_grad():
         return lens.logits(read, h, layer).double().log_softmax(-1)
 
@@ -137,7 +162,7 @@ class _Control(NamedTuple):
     cross_entropy: Any
 
 
-def _control(lens: Lens, read: Readout, resid: list[Tensor], log_p: Tensor, targets: Tensor, seed: int) -> _Control:
+def _control(lens: Lens, read: Readout, resid: list[Tensor], truth: _Truth, seed: int) -> _Control:
     """KL and cross-entropy [L+1, time] of the null lens, which knows nothing of the residual stream it reads.
 
     For a fitted lens: a constant distribution, the model's own average output. Fitting translators to activations
@@ -146,21 +171,18 @@ def _control(lens: Lens, read: Readout, resid: list[Tensor], log_p: Tensor, targ
     residual stream with its coordinates permuted and sign-flipped at random, which keeps every norm and destroys the
     alignment with W_U.
     """
-    rows = []
-    order, signs = signed_permutation(read.d_model, seed, log_p.device)
-    for layer, h in enumerate(resid):
-        if lens.mean_probabilities is not None:
-            log_q = lens.mean_probabilities.to(log_p.device).double().log().expand_as(log_p)
-        else:
-            with torch.no_grad():
-                scrambled = h[0].to(read.dtype)[:, order] * signs.to(read.dtype)
-                log_q = lens.logits(read, scrambled, layer).double().log_softmax(-1)
-        rows.append(read_layer(log_q, log_p, targets, 1))
-    return _Control(*(torch.stack([getattr(r, f) for r in rows]).cpu().numpy() for f in _Control._fields))
+    if lens.mean_probabilities is not None:
+        log_q = lens.mean_probabilities.to(truth.log_p.device).double().log().expand_as(truth.log_p)
+        every = [_null(log_q, truth)] * len(resid)
+    else:
+        order, signs = signed_permutation(read.d_model, seed, truth.log_p.device)
+        scrambled = (h[0].to(read.dtype)[:, order] * signs.to(read.dtype) for h in resid)
+        every = [_null(_log_q(lens, read, h, layer), truth) for layer, h in enumerate(scrambled)]
+    return _Control(*(torch.stack(rows).cpu().numpy() for rows in zip(*every, strict=True)))
 
 
-def _row_chunks(n: int, size: int) -> list[slice]:
-    return [slice(i, i + size) for i in range(0, n, size)]
+def _null(log_q: Tensor, truth: _Truth) -> tuple[Tensor, Tensor]:
+    return _kl(truth.p, truth.log_p, log_q), _cross_entropy(log_q, truth.targets)
 
 
 def one_row(model: Any, text_or_tokens: Any, max_tokens: int) -> Tensor:
