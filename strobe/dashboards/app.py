@@ -5,6 +5,7 @@ adding a page is adding the file. The constants are read without running it.
 """
 
 import ast
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,10 +28,11 @@ class PageFile(NamedTuple):
         return self.path.stem
 
 
-def pages(folder: Path = PAGES) -> list[PageFile]:
-    """The pages in `folder`, in their order. Raises ValueError for one that lacks a constant."""
+@cache
+def pages(folder: Path = PAGES) -> tuple[PageFile, ...]:
+    """The pages in `folder`, in their order, read once. Raises ValueError for one that lacks a constant."""
     found = [_read(path) for path in folder.glob("*.py") if not path.name.startswith("_")]
-    return sorted(found, key=lambda page: (page.order, page.title))
+    return tuple(sorted(found, key=lambda page: (page.order, page.title)))
 
 
 def _read(path: Path) -> PageFile:
@@ -48,6 +50,7 @@ def main() -> None:
     import streamlit as st
 
     from strobe.dashboards import selection
+    from strobe.dashboards.components.first_paint import fetch_components
 
     st.set_page_config(page_title="strobe", page_icon="🔦", layout="wide")
     found = pages()
@@ -55,5 +58,9 @@ def main() -> None:
         [st.Page(p.path, title=p.title, icon=p.icon, url_path=p.name, default=p is found[0]) for p in found],
         expanded=True,
     )
-    selection.choose()
+    with st.sidebar:
+        above = st.container()
+        fetch_components()
+        with above:
+            selection.choose()
     chosen.run()

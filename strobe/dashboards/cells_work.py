@@ -5,7 +5,7 @@ trained model gave, of errors the files judged, of importance the tokens reached
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from strobe.core.result import Result
 from strobe.dashboards import loading, store
-from strobe.dashboards.jobs import Cancelled, Tick
+from strobe.dashboards.jobs import Tick
+from strobe.dashboards.partial import keep_what_is_found
 
 if TYPE_CHECKING:
     from strobe.probes.cells import CellText, GateSaturation, TransitionView
@@ -33,7 +33,7 @@ def run(key: str, name: str, settings: dict[str, Any], tick: Tick) -> Path:
     of a search cancelled while the untrained control runs, what there was before it."""
     from strobe.probes.cells import search_cells
 
-    return _kept(key, name, tick, "", partial(search_cells, **settings))
+    return keep_what_is_found(key, name, tick, partial(search_cells, **settings))
 
 
 def run_errors(key: str, name: str, settings: dict[str, Any], tick: Tick) -> Path:
@@ -41,7 +41,8 @@ def run_errors(key: str, name: str, settings: dict[str, Any], tick: Tick) -> Pat
     that is cancelled, the files judged."""
     from strobe.probes.cells import error_types
 
-    return _kept(key, name, tick, ", counting n-grams", partial(error_types, **settings))
+    said = "loading the model, counting n-grams"
+    return keep_what_is_found(key, name, tick, partial(error_types, **settings), first=said)
 
 
 def run_importance(key: str, name: str, subject: Subject, layer: int, tick: Tick) -> Path:
@@ -49,21 +50,7 @@ def run_importance(key: str, name: str, subject: Subject, layer: int, tick: Tick
     is cancelled, the tokens reached."""
     from strobe.probes.cells import token_importance
 
-    return _kept(key, name, tick, "", lambda model, **more: token_importance(model, subject, layer, **more))
-
-
-def _kept(key: str, name: str, tick: Tick, also: str, probe: Callable[..., Result]) -> Path:
-    """What `probe` finds in the model called `name`, or found before it was cancelled, under `key`."""
-    tick(0, 1, f"loading the model{also}")
-    model = loading.load(loading.find(name)).model
-    last: list[Result] = []
-    try:
-        result = probe(model, progress=tick, partial=lambda found: last.__setitem__(slice(None), [found]))
-    except Cancelled:
-        if not last:
-            raise
-        (result,) = last
-    return store.keep(key, result)
+    return keep_what_is_found(key, name, tick, partial(token_importance, text=subject, layer=layer))
 
 
 def along(loaded: loading.Loaded, tokens: tuple[int, ...], unit: tuple[int, str, int]) -> "CellText":

@@ -1,5 +1,6 @@
 """What the depth page asks: the motion of a text at once, surrogates of shared blocks as a job."""
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from strobe.dashboards import loading, store
-from strobe.dashboards.jobs import Cancelled, Tick
+from strobe.dashboards.jobs import Tick
+from strobe.dashboards.partial import keep_what_is_found
 
 if TYPE_CHECKING:
-    from strobe.probes.depth import BlockRecurrence, DepthDynamics
+    from strobe.probes.depth import DepthDynamics
 
 # Surrogates of more blocks than this say little that fewer do not, and each is trained twice.
 _MOST = 3
@@ -45,13 +47,4 @@ def run(key: str, name: str, settings: dict[str, Any], tick: Tick) -> Path:
     `name`, and keep the result under `key`; of a cancelled run those that were finished, if any."""
     from strobe.probes.depth import block_recurrence
 
-    tick(0, 1, "loading the model")
-    model = loading.load(loading.find(name)).model
-    done: list[BlockRecurrence] = []
-    try:
-        result = block_recurrence(model, progress=tick, partial=done.append, **settings)
-    except Cancelled:
-        if not done:
-            raise
-        result = done[-1]
-    return store.keep(key, result)
+    return keep_what_is_found(key, name, tick, partial(block_recurrence, **settings))

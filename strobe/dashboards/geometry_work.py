@@ -1,13 +1,12 @@
 """The long work of the geometry page: every block in turn, and what is done kept when the run is cancelled."""
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from strobe.dashboards import loading, store
-from strobe.dashboards.jobs import Cancelled, Tick
-
-if TYPE_CHECKING:
-    from strobe.probes.geometry import LayerGeometry
+from strobe.dashboards.jobs import Tick
+from strobe.dashboards.partial import keep_what_is_found
 
 MAPS = ("low_rank", "diagonal", "orthogonal", "mlp", "linear", "constant", "identity")
 MEASURES = {
@@ -30,13 +29,4 @@ def run(key: str, name: str, settings: dict[str, Any], tick: Tick) -> Path:
     say, and keep the result under `key`; of a cancelled run the blocks that were finished, if any."""
     from strobe.probes.geometry import layer_geometry
 
-    tick(0, 1, "loading the model")
-    model = loading.load(loading.find(name)).model
-    done: list[LayerGeometry] = []
-    try:
-        result = layer_geometry(model, progress=tick, partial=done.append, **settings)
-    except Cancelled:
-        if not done:
-            raise
-        result = done[-1]
-    return store.keep(key, result)
+    return keep_what_is_found(key, name, tick, partial(layer_geometry, **settings))

@@ -50,6 +50,8 @@ def settings(host: str, port: int) -> dict[str, Any]:
         "client.toolbarMode": "viewer",
         "client.showErrorDetails": "type",
         "client.showErrorLinks": False,
+        # By default pages of Streamlit's own hosting may frame the app and send it messages.
+        "client.allowedOrigins": [f"http://{f'[{host}]' if ':' in host else host}:{port}"],
         "runner.magicEnabled": False,
         # A click on a chart writes the key of a widget that also has a default.
         "global.disableWidgetStateDuplicationWarning": True,
@@ -81,12 +83,15 @@ def launch(
     port = choose_port(host, port)
     import streamlit as st
 
+    from strobe.dashboards import addresses
+    from strobe.dashboards.app import pages
+
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     address = f"{base}/?{urlencode(query)}" if query else base
     if host not in _LOOPBACK:
         say(f"warning: {host} can be reached from other machines, and the dashboard has no login")
     say(f"strobe dashboard: {address}   (Ctrl-C ends it)")
-    app = st.App(ENTRY, lifespan=_lifespan, on_script_error=show_error_id)
+    app = st.App(ENTRY, routes=addresses.routes(pages()), lifespan=_lifespan, on_script_error=show_error_id)
     if open_browser:
         threading.Thread(target=_open_when_ready, args=(base, address, say), daemon=True).start()
     try:

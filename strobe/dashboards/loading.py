@@ -112,6 +112,10 @@ class Models:
                 self._loaded.popitem(last=False)
             return self._loaded[source]
 
+    def has(self, source: Source) -> bool:
+        """Whether the model of `source` is in memory."""
+        return source in self._loaded
+
 
 def load(source: Source) -> Loaded:
     """The model of `source`, a new one each time."""
@@ -140,6 +144,11 @@ _MODELS = Models()
 def open_model(name: str) -> Loaded:
     """The model called `name` from this process's models."""
     return _MODELS.open(name)
+
+
+def is_open(name: str) -> bool:
+    """Whether the model called `name` is in memory. Raises as `find`."""
+    return _MODELS.has(find(name))
 
 
 def facts(loaded: Loaded) -> dict[str, str]:

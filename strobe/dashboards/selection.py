@@ -4,6 +4,7 @@ The widgets are bound to the query string; what comes out of them is checked aga
 enforced by the browser alone. A chart that is clicked writes the key of the widget it stands for.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,9 +46,8 @@ class Selection:
 
 
 def choose() -> Selection:
-    """Draw the widgets of the selection in the sidebar and return what they say."""
-    with st.sidebar:
-        made = _choose()
+    """Draw the widgets of the selection where they are asked for, and return what they say."""
+    made = _choose()
     st.session_state[_SELECTION] = made
     return made
 
@@ -186,7 +186,8 @@ def _open(name: str) -> tuple[loading.Loaded | None, str]:
     if not name.strip():
         return None, "No model is chosen. Choose one in the sidebar, or type the path of a folder with a checkpoint."
     try:
-        with st.spinner(f"Loading {name}"):
+        # A model in memory is there at once: no spinner for the browser to draw and take away.
+        with nullcontext() if loading.is_open(name) else st.spinner(f"Loading {name}"):
             return loading.open_model(name), ""
     except Exception as error:
         if not is_users(error):

@@ -6,6 +6,7 @@ from typing import Any
 
 from strobe.dashboards import loading, store
 from strobe.dashboards.jobs import Tick
+from strobe.dashboards.partial import keep_what_is_found
 
 # Pairs that a vector is fitted on here: enough for a steady mean, quick enough to wait for.
 _PAIRS = 60
@@ -68,20 +69,19 @@ def sweep_vectors(key: str, name: str, places: Sequence[str], settings: dict[str
 def steer_text(
     key: str, name: str, subject: str | tuple[int, ...], layer: int, settings: dict[str, Any], tick: Tick
 ) -> Path:
-    """Fit a vector at `layer` as `settings` say, continue `subject` with and without it, and keep that under `key`.
+    """Fit a vector at `layer` as `settings` say, continue `subject` with and without it, and keep that under `key`; of
+    a run that is cancelled, what was written by then.
 
     A residual vector is added from the last prompt token on. The carry is steered from the token before it, as an edit
     after the last one would come too late for the first new token.
     """
     from strobe.probes.steering import Where, contrast_set, contrast_vector, steered_text
 
-    tick(0, 1, "loading the model")
-    model = loading.load(loading.find(name)).model
-    contrast = contrast_set(settings["contrast"], n_pairs=_PAIRS, n_questions=1)
-    point = POINTS[settings["at"]]
-    vector = contrast_vector(model, contrast.pairs, point=point, layers=[layer], progress=tick)
-    try:
-        result = steered_text(
+    def steered(model: Any, *, progress: Tick, partial: Any) -> Any:
+        contrast = contrast_set(settings["contrast"], n_pairs=_PAIRS, n_questions=1)
+        point = POINTS[settings["at"]]
+        vector = contrast_vector(model, contrast.pairs, point=point, layers=[layer], progress=progress)
+        return steered_text(
             model,
             subject,
             vector,
@@ -89,12 +89,15 @@ def steer_text(
             where=Where("from", start=-2 if point == "carry" else -1),
             max_new_tokens=settings["new"],
             temperature=settings["temperature"],
-            progress=tick,
+            progress=progress,
             written=lambda texts: _WRITTEN.update({key: texts}),
+            partial=partial,
         )
+
+    try:
+        return keep_what_is_found(key, name, tick, steered)
     finally:
         _WRITTEN.pop(key, None)
-    return store.keep(key, result)
 
 
 def written(key: str) -> list[list[str]]:

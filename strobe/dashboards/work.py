@@ -53,13 +53,20 @@ def lens_home(loaded: loading.Loaded) -> Path:
     return home() / "lenses" / f"{loaded.model.weights_hash()[:20]}.safetensors"
 
 
+def stopped(path: Path) -> Path:
+    """Where a lens is kept whose fit was cancelled; the whole one would be at `path`."""
+    return path.with_name(f"stopped-{path.name}")
+
+
 def lens_files(loaded: loading.Loaded) -> list[LensFile]:
-    """Tuned lenses of this model: trained here first, then the one that came with it."""
+    """Tuned lenses of this model: trained here first, then the one that came with it, then one that was cancelled."""
+    own = lens_home(loaded)
     came_with = LensFile(
         "that is bundled" if loaded.source.bundled else "in the model's folder",
         loaded.source.folder / loading.LENS_FILE,
     )
-    return [f for f in (LensFile("trained here", lens_home(loaded)), came_with) if f.path.is_file()]
+    every = (LensFile("trained here", own), came_with, LensFile("trained here and stopped early", stopped(own)))
+    return [f for f in every if f.path.is_file()]
 
 
 def fit_lens(name: str, path: Path, tick: Tick, *, steps: int = 400, seed: int = 0) -> Path:
@@ -69,7 +76,8 @@ def fit_lens(name: str, path: Path, tick: Tick, *, steps: int = 400, seed: int =
 
 
 def fit_lens_of(model: Any, path: Path, tick: Tick, *, steps: int = 400, seed: int = 0) -> Path:
-    """Fit a tuned lens for `model` on the standard library's source and write it to `path`.
+    """Fit a tuned lens for `model` on the standard library's source and write it to `path`; one that is cancelled is
+    written beside it, as `stopped` says, and taken away by the next that ends.
 
     Raises ValueError for a model without a tokenizer.
     """
@@ -81,8 +89,16 @@ def fit_lens_of(model: Any, path: Path, tick: Tick, *, steps: int = 400, seed: i
             "(tokenizer.json in its folder)"
         )
     tick(0, steps, "reading the text it is fitted on")
-    lens = TunedLens.fit(model, LibraryTokens(model), steps=steps, seed=seed, on_progress=tick)
     path.parent.mkdir(parents=True, exist_ok=True)
+    lens = TunedLens.fit(
+        model,
+        LibraryTokens(model),
+        steps=steps,
+        seed=seed,
+        on_progress=tick,
+        partial=lambda lens: lens.save(stopped(path)),
+    )
+    stopped(path).unlink(missing_ok=True)
     return lens.save(path)
 
 

@@ -19,6 +19,10 @@ import pytest
 pytestmark = pytest.mark.browser
 
 TEXT = "def area(r):\n    return r * 2"
+# Whatever a page does with a token, none of this may become markup, a formula, a link or a request.
+HOSTILE = (
+    "<script>document.title='x'</script>$e^{i}$ **bold** [a](http://evil.example/a)<img src=http://evil.example/b>"
+)
 # A busy machine with two cores takes this long to load a page for the first time.
 PATIENCE = 90_000
 
@@ -78,6 +82,12 @@ class Visit:
             "([n, v]) => new URL(location.href).searchParams.get(n) === v", arg=[name, value], timeout=PATIENCE
         )
 
+    def shows_text(self, text: str) -> None:
+        """Wait until the text area holds `text`: it is drawn a moment before it is filled."""
+        from playwright.sync_api import expect
+
+        expect(self.page.get_by_role("textbox", name="Text", exact=True)).to_have_value(text, timeout=PATIENCE)
+
     def query(self) -> dict[str, str]:
         return {k: v[0] for k, v in parse_qs(urlparse(self.page.url).query).items()}
 
@@ -106,7 +116,7 @@ def test_a_deep_link_is_the_first_thing_a_fresh_server_is_asked_for(address, vis
     visit.page.goto(f"{address}/lens?{urlencode({'model': tiny, 'text': TEXT, 'position': 2})}")
     visit.page.get_by_role("heading", name="Lens", exact=True).wait_for()
     visit.page.get_by_text("predictions after token 2").first.wait_for()
-    assert visit.page.get_by_label("Text", exact=True).input_value() == TEXT
+    visit.shows_text(TEXT)
 
 
 def test_a_clicked_cell_is_selected_and_its_figure_downloaded(address, visit, tiny, tmp_path):
@@ -171,3 +181,56 @@ def test_a_long_text_is_drawn_on_a_canvas_that_can_be_clicked(address, visit, ti
         "c => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((_, i) => i % 4 < 3)).size"
     )
     assert colours > 10
+
+
+def test_every_page_opens_at_its_address_and_takes_a_hostile_text_for_text(address, visit, tiny):
+    from strobe.dashboards.app import pages
+
+    query = urlencode({"model": tiny, "text": HOSTILE, "layer": 1, "position": 5})
+    for page in pages():
+        visit.page.goto(f"{address}/{page.name}?{query}")
+        visit.page.locator("h1").first.wait_for()
+        visit.page.get_by_text("Block 1: GRU").wait_for()
+        visit.page.wait_for_function("!document.querySelector('[data-testid=stSkeleton], [data-testid=stSpinner]')")
+        assert visit.query() | {"model": str(tiny), "layer": "1", "position": "5"} == visit.query(), page.name
+        visit.shows_text(HOSTILE)
+        assert visit.page.get_by_text("not found").count() == 0, page.name
+        assert visit.page.locator("[data-testid=stException]").count() == 0, page.name
+        made = visit.page.locator(".katex, a[href*=evil], img[src*=evil], strong:text-is('bold')")
+        assert made.count() == 0, page.name
+        assert visit.page.title() != "x"
+
+
+def test_steering_writes_side_by_side_and_a_cancelled_run_keeps_what_it_wrote(address, visit, tiny):
+    query = {"model": tiny, "text": TEXT, "layer": 1, "steer_heat": 0}
+    visit.page.goto(f"{address}/steering?{urlencode({**query, 'steer_new': 200})}")
+    visit.page.get_by_role("button", name="Steer", exact=True).click()
+    names = ("Unsteered", "Steered", "Random direction of the same norm")
+    written = visit.page.locator("[data-testid=stHtml]")
+    for name in names:
+        visit.page.get_by_text(name, exact=True).wait_for()
+    early = [written.nth(i).inner_text() for i in range(3)]
+    # More is written while the job runs: what was seen first is how it begins.
+    visit.page.wait_for_function(
+        "n => document.querySelector('[data-testid=stHtml]')?.innerText.length > n", arg=len(early[0])
+    )
+    visit.page.get_by_role("button", name="Cancel").click()
+    visit.page.get_by_text("cut short after").wait_for()
+    kept = [written.nth(i).inner_text() for i in range(3)]
+    assert all(later.startswith(first) and first for first, later in zip(early, kept, strict=True))
+
+    # To its end: of the same noise, the same beginning.
+    visit.page.goto(f"{address}/steering?{urlencode({**query, 'steer_new': 4})}")
+    visit.page.get_by_role("button", name="Steer", exact=True).click()
+    visit.page.get_by_text("nats per token to the unsteered model").nth(2).wait_for()
+    assert visit.page.get_by_text("cut short after").count() == 0
+    assert [kept[i].startswith(written.nth(i).inner_text()) for i in range(3)] == [True, True, True]
+    assert visit.page.get_by_role("button", name="Run again").count() == 1
+
+
+def test_the_first_pages_name_leads_to_it(address, visit, tiny):
+    visit.page.goto(f"{address}/start?{urlencode({'model': tiny, 'text': TEXT})}")
+    visit.page.get_by_role("heading", name="strobe", exact=True).wait_for()
+    assert urlparse(visit.page.url).path == "/"
+    visit.shows_text(TEXT)
+    assert visit.page.get_by_text("not found").count() == 0

@@ -78,6 +78,17 @@ def test_a_page_of_another_host_cannot_reach_it(served):
     assert websocket_status(port, home, "http://evil.example") == 403
 
 
+def test_a_page_knows_its_server_and_the_first_pages_name_leads_to_it(served):
+    port, _ = served
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/lens?position=2", timeout=10) as answer:
+        page = answer.read().decode()
+    # Before any script of Streamlit's, and nothing of another host.
+    assert page.index("BACKEND_BASE_URL") < page.index('<script type="module"')
+    assert "allowedOrigins: [location.origin]" in page
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/start?text=a%26b", timeout=10) as answer:
+        assert answer.url == f"http://127.0.0.1:{port}/?text=a%26b"
+
+
 def test_a_port_in_use_is_one_clear_line(served):
     port, _ = served
     done = subprocess.run(
@@ -123,6 +134,7 @@ def test_nothing_of_the_hardening_is_left_to_streamlits_defaults():
     assert found["server.fileWatcherType"] == "none"
     assert found["client.showErrorDetails"] == "type"
     assert found["client.showErrorLinks"] is False
+    assert found["client.allowedOrigins"] == ["http://127.0.0.1:1"]
     assert found["runner.magicEnabled"] is False
     # Every name is one that this Streamlit knows.
     from streamlit import config

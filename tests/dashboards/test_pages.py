@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from strobe.dashboards import loading, store, work
+from strobe.dashboards import asks, loading, store, work
 from strobe.dashboards.app import pages
 from strobe.dashboards.jobs import runner
 
@@ -168,18 +168,27 @@ def test_a_lens_is_trained_as_a_job_and_used_from_then_on(tiny, strobe_home):
     assert "constant" in words(again) or "Control" in words(again)
 
 
-def test_a_cancelled_training_keeps_nothing(tiny, strobe_home):
+def test_a_cancelled_training_keeps_the_lens_as_it_was_then(tiny, strobe_home):
     at = app("lens", model=tiny, text="def area")
     at.number_input(key="lens_steps").set_value(5000).run()
     at.button(key="lens_train").click().run()
     source = loading.find(str(tiny))
     key = store.key_of("lens", model=source.name, stamp=source.stamp)
+    while "fitting the lens: step" not in (runner().get(key).message or ""):
+        assert not runner().get(key).finished, runner().get(key).error
+        time.sleep(0.05)
+    at.run()
     assert at.get("progress")
     at.button(key=f"{key}-cancel").click().run()
     finish(at, key)
-    assert runner().get(key).state == "cancelled"
-    assert "cancelled" in words(at)
-    assert not (strobe_home / "lenses").exists()
+    job = runner().get(key)
+    assert job.state == "cancelled" and "What was finished is shown." in words(at)
+    lens, problem = asks.open_lens(loading.open_model(str(tiny)), *work.lens_files(loading.open_model(str(tiny))))
+    # The step at which it was told to end is done.
+    assert not problem and lens.report.steps[-1] == job.done + 1
+    # One that ends takes its place.
+    work.fit_lens(str(tiny), work.lens_home(loading.open_model(str(tiny))), lambda *_: None, steps=10)
+    assert [f.label for f in work.lens_files(loading.open_model(str(tiny)))] == ["trained here"]
 
 
 @pytest.mark.parametrize(

@@ -165,9 +165,11 @@ def test_pages_are_found_in_order_and_without_running_them(tmp_path):
     (tmp_path / "a.py").write_text(constants.replace("5", "3"))
     (tmp_path / "_part.py").write_text("")
     assert [(p.name, p.order, p.question) for p in app.pages(tmp_path)] == [("a", 3, "Why?"), ("b", 5, "Why?")]
-    (tmp_path / "c.py").write_text('TITLE = "C"\n')
+    lacking = tmp_path / "lacking"
+    lacking.mkdir()
+    (lacking / "c.py").write_text('TITLE = "C"\n')
     with pytest.raises(ValueError, match=r"c\.py lacks ICON, ORDER, QUESTION"):
-        app.pages(tmp_path)
+        app.pages(lacking)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,11 @@ def _job(place: Any, key: str, words: tuple[str, str], label: str, start: Callab
 
     with place:
         run_button(words[0], _start, job=key, there=result is not None, key="cells-run", again=words[1])
-    return None if job_panel(key, kept=result is not None) else result
+    if job_panel(key, kept=result is not None) or result is None:
+        return None
+    if said := getattr(result, "partial", ""):
+        st.warning(f"The run was {said}. {words[1]} for all.", icon=":material/info:")
+    return result
 
 
 def _answered(ask: Callable[[], Any]) -> Any:

@@ -4,8 +4,9 @@ from functools import partial
 
 import streamlit as st
 
-from strobe.dashboards import asks, lens_view, selection
+from strobe.dashboards import asks, lens_view, selection, work
 from strobe.dashboards.components import chart, exports, first_paint, footer, job_panel, lens_grid
+from strobe.dashboards.components.iterative_view import iterative_view
 from strobe.dashboards.components.lens_training import lens_training
 
 TITLE = "Lens"
@@ -79,7 +80,9 @@ with right:
 
 st.subheader("Tuned lens of this model", anchor=False)
 job = lens_training(loaded)
-job_panel(job)
+if not job_panel(job, kept=work.stopped(work.lens_home(loaded)).is_file()) and len(files) > 1:
+    st.caption("Which of them is looked through is chosen above: Tuned lens.")
 if kind == "tuned" and which is not None:
     st.caption(f"In use: the tuned lens {which.label}.")
+iterative_view(loaded)
 footer(trajectory)

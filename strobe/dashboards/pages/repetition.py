@@ -122,7 +122,7 @@ def _opened(key: str) -> Result | None:
 
 def _draw(result: Any) -> None:
     """The figures and tables of the analysis in view."""
-    figures: dict[str, tuple[Draw, str]] = {"main": (result.figure, label)}
+    figures: dict[str, tuple[Draw, str]] = {"main": (result.figure, f"{label.lower()}: the main figure")}
     if view == "heads":
         score = st.segmented_control(
             "Score",

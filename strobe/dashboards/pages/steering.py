@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from strobe.dashboards import selection, steering_work
-from strobe.dashboards.components import chart, footer, job_panel, kept_result
+from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button
 from strobe.dashboards.components.state_edit import continuation_html
 from strobe.dashboards.components.steering_sweep import show_sweep
 from strobe.dashboards.jobs import runner
@@ -74,15 +74,7 @@ def _start() -> None:
 
 
 result: "SteeredText | None" = kept_result(key)
-job = runner().get(key)
-st.button(
-    "Run again" if result is not None else "Steer",
-    type="secondary" if result is not None else "primary",
-    icon=":material/play_arrow:",
-    key="steer-run",
-    on_click=_start,
-    disabled=job is not None and not job.finished,
-)
+run_button("Steer", _start, job=key, there=result is not None, key="steer-run")
 names = ("Unsteered", "Steered", "Random direction of the same norm")
 
 
@@ -100,6 +92,8 @@ if job_panel(key):
     st.stop()
 if result is None:
     st.stop()
+if result.partial:
+    st.warning(f"The run was {result.partial}: they are kept. Run again for all.", icon=":material/info:")
 
 st.markdown("**Continuations**, drawn with the same noise; what differs from the unsteered run is marked.")
 for column, name, words, surprise in zip(st.columns(3), names, result.continuations, result.surprise, strict=False):

@@ -88,6 +88,16 @@ def layer_losses(read: Readout, h: Tensor, weight: Tensor, bias: Tensor, log_p: 
     return kl_divergence(log_p.expand(len(h), -1, -1), read(moved).log_softmax(-1)).mean(1)
 
 
+class Fitted(NamedTuple):
+    """`translators`, the training KL [steps, L] in nats, the model's mean output distribution [d_vocab] over the
+    batches.
+    """
+
+    translators: Translators
+    losses: np.ndarray
+    mean: Tensor
+
+
 def fit_translators(
     model: Any,
     read: Readout,
@@ -96,11 +106,12 @@ def fit_translators(
     *,
     bias: bool = True,
     on_progress: Progress | None = None,
-) -> tuple[Translators, np.ndarray, Tensor]:
-    """(translators, training KL [steps, L] in nats, the model's mean output distribution [d_vocab] over the batches).
+    partial: Callable[["Fitted"], None] | None = None,
+) -> "Fitted":
+    """Fit a translator for every layer.
 
     Raises FloatingPointError, naming step and layer, if a loss is not finite; whatever `on_progress` raises passes
-    through.
+    through, after `partial` was given what was fitted by then.
     """
     device = next(model.parameters()).device
     start = untrained(read, device)
@@ -115,12 +126,18 @@ def fit_translators(
     optimizer, rate = recipe.make([t for _, *both in groups for t in both if t.requires_grad])
     losses = torch.zeros(recipe.steps, read.n_layers, dtype=torch.float64, device=device)
     mean = torch.zeros(read.d_vocab, dtype=torch.float64, device=device)
+
+    def fitted(steps: int) -> Fitted:
+        parts = zip(*(both for _, *both in groups), strict=True)
+        translators = Translators(*(torch.cat(part).detach() for part in parts))
+        return Fitted(translators, losses[:steps].cpu().numpy(), mean / steps)
+
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 - step / recipe.steps)
         logits, resid = residuals(model, rows.draw(recipe.batch, recipe.seed, step))
         log_p = logits.to(read.dtype).log_softmax(-1).flatten(0, 1)
-        mean += log_p.exp().double().mean(0) / recipe.steps
+        mean += log_p.exp().double().mean(0)
         optimizer.zero_grad()
         for layers, w, b in groups:
             h = torch.stack(resid[: read.n_layers][layers]).to(read.dtype).flatten(1, 2)
@@ -133,9 +150,13 @@ def fit_translators(
         if (step + 1) % _POINT == 0 or step + 1 == recipe.steps:
             _check_finite(losses[: step + 1], recipe)
         if on_progress is not None:
-            on_progress(step + 1, recipe.steps, f"fitting the lens: step {step + 1} of {recipe.steps}")
-    fitted = Translators(*(torch.cat(parts).detach() for parts in zip(*(both for _, *both in groups), strict=True)))
-    return fitted, losses.cpu().numpy(), mean
+            try:
+                on_progress(step + 1, recipe.steps, f"fitting the lens: step {step + 1} of {recipe.steps}")
+            except BaseException:
+                if partial is not None:
+                    partial(fitted(step + 1))
+                raise
+    return fitted(recipe.steps)
 
 
 def _clip_by_layer(w: Tensor, b: Tensor) -> None:

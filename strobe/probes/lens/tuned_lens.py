@@ -5,6 +5,7 @@ and weight decay pulls to it. Fitted to the model's own output (`strobe.probes.l
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from strobe.core import CheckpointError, Provenance
 from strobe.core.atomic import replacing
 from strobe.probes.lens.fit_report import LensFit
 from strobe.probes.lens.fitting import (
+    Fitted,
     Progress,
     Recipe,
     Translators,
@@ -113,14 +115,17 @@ class TunedLens(Lens):
         held_out_tokens: int = 16384,
         seed: int = 0,
         on_progress: Progress | None = None,
+        partial: Callable[["TunedLens"], None] | None = None,
     ) -> "TunedLens":
         """Fit translators for every layer of `model`, in float32, without touching the model.
 
         `data`: a corpus with ``tokens("train")`` and ``tokens("valid")``, token ids as a stream [n_tokens] or rows [n,
         time], or a text. Each of the `steps` sees `batch` rows, of `context` tokens where a stream is cut (None: 128).
         `held_out`: tokens to judge by in place of the corpus's valid split or the last tenth; at most `held_out_tokens`
-        of them are used. `on_progress(done, total, what)`: what it raises ends the fit. See `Recipe` for the
-        optimizers. Warns (UndertrainedLensWarning) where the result is worse than the logit lens.
+        of them are used. `on_progress(done, total, what)`: what it raises ends the fit, after `partial` was given
+        the lens as it was then, judged like a whole one. See `Recipe` for the optimizers.
+
+        Warns (UndertrainedLensWarning) where the result is worse than the logit lens.
 
         Raises ValueError for data or settings that cannot be used, FloatingPointError if the fit diverges.
         """
@@ -134,18 +139,22 @@ class TunedLens(Lens):
         )
         read = model_readout(model)
         rows, kept = fit_and_held_out(model, data, held_out, context)
-        fitted, losses, mean = fit_translators(model, read, rows, recipe, bias=bias, on_progress=on_progress)
         judged = kept.in_order(held_out_tokens)
-        found = held_out_kl(model, read, fitted, mean, judged, batch)
         settings = {**asdict(recipe), "context": rows.context, "bias": bias}
-        return cls(
-            fitted,
-            model_name=model.model_name,
-            weights_hash=model.weights_hash(),
-            readout_hash=read.hash,
-            mean_probabilities=mean,
-            report=report(model, found, losses, judged.numel(), settings, seed),
-        )
+
+        def made(fit: Fitted) -> "TunedLens":
+            found = held_out_kl(model, read, fit.translators, fit.mean, judged, batch)
+            return cls(
+                fit.translators,
+                model_name=model.model_name,
+                weights_hash=model.weights_hash(),
+                readout_hash=read.hash,
+                mean_probabilities=fit.mean,
+                report=report(model, found, fit.losses, judged.numel(), settings, seed),
+            )
+
+        stopped = None if partial is None else lambda fit: partial(made(fit))
+        return made(fit_translators(model, read, rows, recipe, bias=bias, on_progress=on_progress, partial=stopped))
 
     def check_model(self, model: Any) -> None:
         """Raise ValueError unless `model` has the weights this lens was fitted on (the readout's, where that is all it

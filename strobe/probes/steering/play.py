@@ -42,6 +42,12 @@ class SteeredText(Result):
     surprise: Float[np.ndarray, "runs time"]
     steering: str
 
+    @property
+    def partial(self) -> str:
+        """What is missing, in words; empty where nothing is."""
+        written, asked = self.surprise.shape[1], int(self.provenance.settings["max_new_tokens"])
+        return "" if written == asked else f"cut short after {written} of {asked} new tokens"
+
     def figure(self, *, template: str = "strobe_light") -> "plotly.graph_objects.Figure":
         """What the unsteered model thinks of each continuation, token by token, as a mean up to there."""
         import plotly.graph_objects as go
@@ -109,12 +115,14 @@ def steered_text(
     seed: int = 0,
     progress: Tick | None = None,
     written: Written | None = None,
+    partial: Callable[[SteeredText], None] | None = None,
 ) -> SteeredText:
     """Continue `prompt` unsteered, steered, and by `n_random` random directions of equal norm, all with one seed.
 
     The runs go on side by side, a token each in turn: `written` is given what every one of them has so far, as the text
-    of each new token. `where`: None for the last prompt token and all that follows. Raises ValueError as `Steering`
-    does, and for fewer than one random direction or new token.
+    of each new token. Where `progress` raises, `partial` is given the texts as far as they had come. `where`: None for
+    the last prompt token and all that follows. Raises ValueError as `Steering` does, and for fewer than one random
+    direction or new token.
     """
     if n_random < 1 or max_new_tokens < 1:
         raise ValueError(f"{n_random} random directions and {max_new_tokens} new tokens: give one of each at least")
@@ -129,19 +137,6 @@ def steered_text(
     streams += [run.generate_stream(tokens, max_new_tokens, **drawing) for run in runs]
     drawn_ids: list[list[Tensor]] = [[] for _ in streams]
     continuations: list[list[str]] = [[] for _ in streams]
-    for i in range(max_new_tokens):
-        if progress is not None:
-            progress(i, max_new_tokens, "continuing side by side")
-        for ids, words, stream in zip(drawn_ids, continuations, streams, strict=True):
-            # A run that has drawn the end of text draws no more.
-            if (new := next(stream, None)) is not None:
-                ids.append(new)
-                words += _words(model, new)
-        if written is not None:
-            written([list(words) for words in continuations])
-    surprise = np.full((len(streams), max_new_tokens), np.nan)
-    for i, ids in enumerate(drawn_ids):
-        surprise[i, : len(ids)] = _surprise(model, row, torch.cat(ids))
     used = [v if layers is None else v.only([layers] if isinstance(layers, int) else layers) for v in given]
     places = ", ".join(f"{v.operation} at {v.point} of layers {', '.join(map(str, v.layers))}" for v in used)
     settings = {
@@ -150,16 +145,39 @@ def steered_text(
         "max_new_tokens": max_new_tokens, "temperature": temperature,
         "vectors": [{k: v.header()[k] for k in ("point", "method", "norm", "selector")} for v in given],
     }  # fmt: skip
-    return SteeredText(
-        prompt=_words(model, row),
-        runs=["unsteered", "steered", *(f"random {i + 1}" for i in range(n_random))],
-        continuations=continuations,
-        surprise=surprise,
-        steering=f"{places}, multiplier {multiplier:g}",
-        provenance=provenance_of(
-            model, seed=seed, settings=settings, control=f"random directions of equal norm, {n_random} draws"
-        ),
-    )
+
+    def result(n: int) -> SteeredText:
+        """Of the first `n` new tokens."""
+        surprise = np.full((len(streams), n), np.nan)
+        for i, ids in enumerate(drawn_ids):
+            surprise[i, : len(ids)] = _surprise(model, row, torch.cat(ids))
+        return SteeredText(
+            prompt=_words(model, row),
+            runs=["unsteered", "steered", *(f"random {i + 1}" for i in range(n_random))],
+            continuations=[list(words) for words in continuations],
+            surprise=surprise,
+            steering=f"{places}, multiplier {multiplier:g}",
+            provenance=provenance_of(
+                model, seed=seed, settings=settings, control=f"random directions of equal norm, {n_random} draws"
+            ),
+        )
+
+    for i in range(max_new_tokens):
+        if progress is not None:
+            try:
+                progress(i, max_new_tokens, "continuing side by side")
+            except BaseException:
+                if partial is not None and i:
+                    partial(result(i))
+                raise
+        for ids, words, stream in zip(drawn_ids, continuations, streams, strict=True):
+            # A run that has drawn the end of text draws no more.
+            if (new := next(stream, None)) is not None:
+                ids.append(new)
+                words += _words(model, new)
+        if written is not None:
+            written([list(words) for words in continuations])
+    return result(max_new_tokens)
 
 
 def _surprise(model: Any, row: Tensor, new: Tensor) -> np.ndarray:

@@ -66,6 +66,30 @@ def test_the_loss_is_kl_from_the_final_prediction_to_the_lens(native: Any) -> No
     assert float(found[0]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_where_a_fit_is_ended_the_lens_of_that_step_is_given(native: Any, stream: Any) -> None:
+    class Ended(Exception):
+        pass
+
+    def progress(done: int, total: int, message: str) -> None:
+        if done == 6:
+            raise Ended
+
+    kept: list[TunedLens] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndertrainedLensWarning)
+        with pytest.raises(Ended):
+            fitted(native, stream, on_progress=progress, partial=kept.append)
+        whole, (so_far,) = fitted(native, stream), kept
+    assert so_far.report is not None and whole.report is not None
+    assert so_far.report.steps[-1] == 6 and whole.report.steps[-1] == 20
+    # The optimizer's first steps are the same: what was learned at each layer lies between nothing and the whole.
+    mine, all_of_it = so_far.translators.weight.flatten(1), whole.translators.weight.flatten(1)
+    assert (mine.norm(dim=1) > 0).all() and (mine.norm(dim=1) < all_of_it.norm(dim=1)).all()
+    assert (torch.cosine_similarity(mine, all_of_it, 1) > 0.3).all()
+    assert so_far.mean_probabilities is not None
+    assert float(so_far.mean_probabilities.sum()) == pytest.approx(1.0)
+
+
 def test_an_activation_that_says_nothing_gets_the_constant_lenss_kl(toy: Any) -> None:
     # The model answers for the token before, which resid[0] does not have: for a lens there is only the average to
     # learn.

@@ -92,3 +92,23 @@ def test_bad_input_is_refused(model, vector):
         steered_text(model, PROMPT, vector, 1.0, n_random=0)
     with pytest.raises(ValueError, match="layers \\[3\\]"):
         steered_text(model, PROMPT, vector, 1.0, layers=3)
+
+
+def test_where_it_is_ended_the_texts_so_far_are_the_beginnings_of_the_whole_ones(model, vector, played):
+    class Ended(Exception):
+        pass
+
+    def progress(done, total, message):
+        if done == 3:
+            raise Ended
+
+    kept = []
+    with pytest.raises(Ended):
+        steered_text(
+            model, PROMPT, vector, 1.5, layers=0, max_new_tokens=8, seed=2, progress=progress, partial=kept.append
+        )
+    (so_far,) = kept
+    assert so_far.continuations == [words[:3] for words in played.continuations]
+    np.testing.assert_allclose(so_far.surprise, played.surprise[:, :3], atol=1e-4)
+    assert so_far.partial == "cut short after 3 of 8 new tokens" and not played.partial
+    so_far.figure()
