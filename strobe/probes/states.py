@@ -243,9 +243,10 @@ def state_intervention(
     """Change the carry of `layer` after token `position` (negatives count from the end) and let the model go on.
 
     `kind`: "scale" multiplies the memory by `value`; "zero" sets it to 0; "splice" puts in the memory that the layer
-    has after the whole of `splice_text`. The short windows (convolution, token shift) are left. `heads`: only these,
-    along the axis after the batch. Each control adds to the memory a random direction of the same norm (head by head,
-    where the memory has heads). Continuations are greedy at `temperature` 0.
+    has after the whole of `splice_text`. The short windows (convolution, token shift) are left, and so is what a block
+    carries beside its mixer (the channel mix of RWKV): a hook on its own ``hook_carry`` reaches that. `heads`: only
+    these, along the axis after the batch. Each control adds to the memory a random direction of the same norm (head by
+    head, where the memory has heads). Continuations are greedy at `temperature` 0.
 
     Raises ValueError for empty text, an unknown kind, a missing value, a layer without a recurrent carry or an edit
     that changes nothing, and IndexError for a position outside the text.
