@@ -25,7 +25,8 @@ def features_file(source: loading.Source) -> Path | None:
 def analyse(key: str, what: str, name: str, settings: dict[str, Any], tick: Tick) -> Path:
     """Run the analysis `what` on a copy of the model called `name` and keep it under `key`.
 
-    What the features' search has found so far is kept after each candidate, so that a cancelled one has a result.
+    What the features' search has found so far is kept after each candidate, and self-reinforcement after each sentence,
+    so that a cancelled one has a result.
     """
     tick(0, 1, "loading the model")
     model = loading.load(loading.find(name)).model
@@ -60,4 +61,5 @@ def run(model: Any, what: str, settings: dict[str, Any], tick: Tick, *, keep: An
     probes = {
         "reinforcement": repetition.self_reinforcement, "heads": repetition.head_scores, "loop": repetition.greedy_loop,
     }  # fmt: skip
-    return probes[what](model, progress=tick, **settings)
+    kept = {"partial": keep} if what == "reinforcement" else {}
+    return probes[what](model, progress=tick, **kept, **settings)

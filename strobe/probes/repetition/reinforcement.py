@@ -45,6 +45,7 @@ def self_reinforcement(
     copies: int = 100,
     seed: int = 0,
     progress: Tick | None = None,
+    partial: Callable[[SelfReinforcement], None] | None = None,
 ) -> SelfReinforcement:
     """TP, IP and WR of every copy of `sentences` (texts or token ids), each repeated `copies` times after `prefix`.
 
@@ -52,7 +53,8 @@ def self_reinforcement(
     copies. Controls, of the same length: random tokens repeated (which the paper finds reinforced as well, only later),
     and the sentence's tokens in a new order in each copy (which has nothing to be reinforced but its words).
 
-    Raises ValueError for fewer than two copies, no sentence, or one with no token that is predicted.
+    `partial` is given the result so far after each sentence, so that a run that is stopped has one. Raises
+    ValueError for fewer than two copies, no sentence, or one with no token that is predicted.
     """
     if copies < 2:
         raise ValueError(f"{copies} copies were asked for; a sentence is compared with its first: give 2 or more")
@@ -64,8 +66,15 @@ def self_reinforcement(
     if short := [len(r) for r in rows if len(r) <= first]:
         raise ValueError(f"a sentence of {short[0]} tokens has none that is predicted; give a longer one, or a prefix")
     generator = torch.Generator().manual_seed(seed)
+    settings = {
+        "sentences": [r.tolist() for r in rows], "prefix": before.tolist(), "copies": copies,
+        "longest": len(before) + copies * max(map(len, rows)),
+    }  # fmt: skip
+    provenance = provenance_of(model, seed=seed, settings=settings, control=_CONTROL)
+    trained = _trained_copies(model, len(before), rows, copies)
     p: list[Tensor] = []
     wins: list[Tensor] = []
+    result = None
     for i, row in enumerate(rows):
 
         def tick(done: int, total: int, i: int = i) -> None:
@@ -75,22 +84,26 @@ def self_reinforcement(
         some_p, some_wins = _probabilities(model, before, _variants(model, row, copies, generator), tick)
         p.append(some_p[:, :, first:])
         wins.append(some_wins[:, :, first:])
-    whole_p, whole_wins = torch.cat(p, 2).numpy(), torch.cat(wins, 2).numpy()
-    curves = [reinforcement(a, b) for a, b in zip(whole_p, whole_wins, strict=True)]
+        result = _result(torch.cat(p, 2).numpy(), torch.cat(wins, 2).numpy(), i + 1, trained, provenance)
+        if partial is not None:
+            partial(result)
+    assert result is not None
+    return result
+
+
+def _result(p: np.ndarray, wins: np.ndarray, n_sentences: int, trained: int, provenance: Any) -> SelfReinforcement:
+    """Of the probabilities and wins [run, copies, tokens] of the sentences so far."""
+    curves = [reinforcement(a, b) for a, b in zip(p, wins, strict=True)]
     tp, ip, wr = (np.stack(column) for column in zip(*curves, strict=True))
-    settings = {
-        "sentences": [r.tolist() for r in rows], "prefix": before.tolist(), "copies": copies,
-    }  # fmt: skip
-    longest = len(before) + copies * max(map(len, rows))
     return SelfReinforcement(
         runs=("sentence", "random tokens", "shuffled in each copy"),
         tp=tp,
         ip=ip,
         wr=wr,
-        n_tokens=int(whole_p.shape[2]),
-        n_sentences=len(rows),
-        trained_copies=_trained_copies(model, len(before), rows, copies),
-        provenance=provenance_of(model, seed=seed, settings={**settings, "longest": longest}, control=_CONTROL),
+        n_tokens=int(p.shape[2]),
+        n_sentences=n_sentences,
+        trained_copies=trained,
+        provenance=provenance,
     )
 
 

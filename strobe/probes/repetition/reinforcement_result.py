@@ -35,6 +35,12 @@ class SelfReinforcement(Result):
     n_sentences: int
     trained_copies: int
 
+    @property
+    def partial(self) -> str:
+        """What is missing, in words; empty where nothing is."""
+        asked = len(self.provenance.settings["sentences"])
+        return "" if self.n_sentences == asked else f"cut short after {self.n_sentences} of {asked} sentences"
+
     def figure(self, *, template: str = "strobe_light") -> "plotly.graph_objects.Figure":
         """The three measures against the number of copies seen, each with its controls."""
         from plotly.subplots import make_subplots
@@ -60,6 +66,7 @@ class SelfReinforcement(Result):
             "; right of the dotted line: longer than it was trained on" if self.trained_copies < len(copies) else ""
         )
         subtitle = f"{self.n_sentences} sentences, {self.n_tokens} tokens; grey: controls{beyond}"
+        subtitle = "; ".join(filter(None, (self.partial, subtitle)))
         fig.update_layout(
             title={"text": "Self-reinforcement of a repeated sentence", "subtitle": {"text": subtitle}},
             margin={"t": 110}, legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.22, "yanchor": "top"},
@@ -78,6 +85,7 @@ class SelfReinforcement(Result):
         """Each measure at the first, second and last copy."""
         last = self.tp.shape[1] - 1
         lines = [f"{self.n_sentences} sentences of {self.n_tokens} scored tokens, {last + 1} copies of each"]
+        lines += [f"  {self.partial}"] if self.partial else []
         for i, run in enumerate(self.runs):
             said = "; ".join(
                 f"{name.upper()} {v[i, 0]:.3f}, {v[i, 1]:.3f}, ... {v[i, last]:.3f}"

@@ -73,6 +73,24 @@ def test_pieces_give_what_one_pass_over_everything_gives(monkeypatch):
     assert np.abs(result.tp[1:] - result.tp[0]).min(1).max() > 1e-4
 
 
+def test_a_run_that_is_stopped_has_its_sentences():
+    model, kept = small("mamba2"), []
+    options = {"prefix": [1, 2], "copies": 4}
+
+    def progress(done, total, what):
+        if what.startswith("repeating sentence 3"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        self_reinforcement(model, [[3, 4, 5], [7, 8], [6, 9]], **options, progress=progress, partial=kept.append)
+    two = self_reinforcement(model, [[3, 4, 5], [7, 8]], **options)
+    assert [k.n_sentences for k in kept] == [1, 2] and not two.partial
+    np.testing.assert_array_equal(kept[1].tp, two.tp)
+    np.testing.assert_array_equal(kept[1].wr, two.wr)
+    assert kept[1].partial == "cut short after 2 of 3 sentences" and kept[1].partial in kept[1].summary()
+    assert kept[1].partial in kept[1].figure().layout.title.subtitle.text
+
+
 def test_a_model_without_memory_is_not_reinforced(tmp_path):
     model = small("gru", memoryless=True)
     result = self_reinforcement(model, [[3, 4, 5, 6]], copies=6)
