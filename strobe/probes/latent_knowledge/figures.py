@@ -80,7 +80,7 @@ def by_depth(s: "LatentKnowledge", train: int, test: int, template: str) -> "plo
             "text": f"Probes at {s.point}, fitted in {fitted}, tested in {tested}",
             "subtitle": {
                 "text": f"mean and 95 % bootstrap interval over {s.truth.shape[1]} problems; 1: finds what is true, "
-                "0: its opposite; grey: controls"
+                f"0: its opposite; grey: controls{'; ' if s.partial else ''}{s.partial}"
             },
         },
         legend={"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"},

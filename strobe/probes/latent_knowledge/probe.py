@@ -24,7 +24,7 @@ from strobe.probes.latent_knowledge.features import Features, by_context, read_o
 from strobe.probes.latent_knowledge.problems import Study
 from strobe.probes.latent_knowledge.result import LatentKnowledge
 from strobe.probes.provenance import provenance_of
-from strobe.probes.steering.vector import site_names
+from strobe.probes.steering.vector import layer_of, site_names
 
 Tick = Callable[[int, int, str], None]
 
@@ -41,53 +41,58 @@ def latent_knowledge(
     n_bootstrap: int = 1000,
     seed: int = 0,
     progress: Tick | None = None,
+    partial: Callable[[LatentKnowledge], None] | None = None,
 ) -> LatentKnowledge:
     """Whether directions of `model` say what is true in `study`, at `point` ("carry" for all that a layer carries) of
     each of `layers` (None: all).
 
     Controls: `n_random` random directions with the better sign; supervised probes with labels shuffled `n_shuffles`
-    times; and every probe on the model with the entries of each weight permuted.
+    times; and every probe on the model with the entries of each weight permuted, which comes last.
 
-    Raises ValueError for an unknown probe, a control of none, a point or layer that the model has not, or prompts and
-    answers that do not fit (`Study`, `strobe.probes.latent_knowledge.features`).
+    `partial` is called with the result so far after each layer, its last control still NaN. Raises ValueError for an
+    unknown probe, a control of none, a point or layer that the model has not, or prompts and answers that do not fit
+    (`Study`, `strobe.probes.latent_knowledge.features`).
     """
-    if not probes or (unknown := [p for p in probes if p not in PROBES]):
+    if not probes or not set(probes) <= set(PROBES):
         raise ValueError(f"probes {list(probes)} were asked for; give some of {', '.join(PROBES)}")
-    del unknown
     if n_random < 1 or n_shuffles < 1:
         raise ValueError(f"{n_random} random directions and {n_shuffles} shuffles: give one of each at least")
     names = site_names(model, point, layers)
     output = np.stack([read_output(model, problems, study.answers) for problems in study.test.values()])
     asked = _Asked(study, names, tuple(probes), n_random, n_shuffles, seed, progress)
-    found = _run(model, asked, controls=True)
+    truth = np.stack([[p.true for p in problems] for problems in study.test.values()])
     provenance = provenance_of(
         model,
         seed=seed,
         settings={
-            "study": study.name, "point": point, "layers": found.layers, "probes": list(probes),
-            "n_train": {c: len(p) for c, p in study.train.items()}, "n_test": len(next(iter(study.test.values()))),
-            "n_random": n_random, "n_shuffles": n_shuffles,
+            "study": study.name, "point": point, "layers": sorted({layer_of(name) for name in names}),
+            "probes": list(probes), "n_train": {c: len(p) for c, p in study.train.items()},
+            "n_test": truth.shape[1], "n_random": n_random, "n_shuffles": n_shuffles,
         },
         control="random directions, shuffled labels, and the model with the entries of each weight permuted",
     )  # fmt: skip
+
+    def result(found: _Found, untrained: np.ndarray | None) -> LatentKnowledge:
+        return LatentKnowledge(
+            probes=tuple(probes),
+            layers=tuple(found.layers),
+            train_contexts=tuple(study.train),
+            test_contexts=tuple(study.test),
+            scores=found.scores,
+            truth=truth,
+            output=output,
+            random=found.random,
+            shuffled=found.shuffled,
+            untrained=np.full(found.scores.shape[:-1], np.nan) if untrained is None else untrained,
+            point=point,
+            n_bootstrap=n_bootstrap,
+            provenance=provenance,
+        )
+
+    found = _run(model, asked, lambda so_far: partial(result(so_far, None)) if partial is not None else None)
     with weights_permuted(model, seed):
-        untrained = _run(model, asked, controls=False)
-    truth = np.stack([[p.true for p in problems] for problems in study.test.values()])
-    return LatentKnowledge(
-        probes=tuple(probes),
-        layers=tuple(found.layers),
-        train_contexts=tuple(study.train),
-        test_contexts=tuple(study.test),
-        scores=found.scores,
-        truth=truth,
-        output=output,
-        random=found.random,
-        shuffled=found.shuffled,
-        untrained=auroc(untrained.scores, truth),
-        point=point,
-        n_bootstrap=n_bootstrap,
-        provenance=provenance,
-    )
+        untrained = _run(model, asked, None)
+    return result(found, auroc(untrained.scores, truth))
 
 
 class _Asked(NamedTuple):
@@ -110,21 +115,23 @@ class _Found(NamedTuple):
     shuffled: Float[np.ndarray, "shuffle probe train layer test"]
 
 
-def _run(model: Any, asked: _Asked, *, controls: bool) -> _Found:
-    said = "reading activations" if controls else "the control: reading activations of permuted weights"
+def _run(model: Any, asked: _Asked, partial: Callable[[_Found], None] | None) -> _Found:
+    """Every layer in turn; without `partial`, which is called after each, this is a control and has none itself."""
+    said = "reading activations" if partial else "the control: reading activations of permuted weights"
     tick = None if asked.progress is None else _saying(asked.progress, said)
     train = by_context(model, asked.study.train, asked.study.answers, asked.names, tick)
     test = by_context(model, asked.study.test, asked.study.answers, asked.names, tick)
     layers = sorted(next(iter(train.values())).last)
     truth = np.stack([features.true for features in test.values()])
     shape = (len(train), len(layers), len(test))
-    found = np.empty((len(asked.probes), *shape, truth.shape[1]))
-    random = np.full((asked.n_random if controls else 0, *shape), np.nan)
-    shuffled = np.full((asked.n_shuffles if controls else 0, len(asked.probes), *shape), np.nan)
-    for t, (context, features) in enumerate(train.items()):
-        for at, layer in enumerate(layers):
+    found = np.full((len(asked.probes), *shape, truth.shape[1]), np.nan)
+    random = np.full((asked.n_random if partial else 0, *shape), np.nan)
+    shuffled = np.full((asked.n_shuffles if partial else 0, len(asked.probes), *shape), np.nan)
+    so_far = None
+    for at, layer in enumerate(layers):
+        for t, (context, features) in enumerate(train.items()):
             if asked.progress is not None:
-                asked.progress(t * len(layers) + at, len(train) * len(layers), f"fitting in {context}, layer {layer}")
+                asked.progress(at * len(train) + t, len(train) * len(layers), f"fitting in {context}, layer {layer}")
             for i, probe in enumerate(asked.probes):
                 found[i, t, at] = _tested(probe, features, features.true, layer, test, asked.seed)
             for draw in range(len(random)):
@@ -135,7 +142,12 @@ def _run(model: Any, asked: _Asked, *, controls: bool) -> _Found:
                 for i in (i for i, probe in enumerate(asked.probes) if probe in SUPERVISED):
                     drawn = _tested(asked.probes[i], features, labels, layer, test, asked.seed)
                     shuffled[draw, i, t, at] = auroc(drawn, truth)
-    return _Found(layers, found, random, shuffled)
+        done = slice(at + 1)
+        so_far = _Found(layers[done], found[:, :, done], random[:, :, done], shuffled[:, :, :, done])
+        if partial is not None:
+            partial(so_far)
+    assert so_far is not None
+    return so_far
 
 
 def _tested(

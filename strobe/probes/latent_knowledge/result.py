@@ -22,7 +22,7 @@ class LatentKnowledge(Result):
     "yes" against "no" in the model's own answer. Controls, as AUROCs for the truth: `random` directions at the
     prompt's last token, with the better sign where they are trained [draw]; `shuffled`, supervised probes fitted to
     shuffled labels [shuffle], NaN for the others, which take only their sign from labels; `untrained`, the
-    same probes on the model with the entries of each weight permuted.
+    same probes on the model with the entries of each weight permuted, NaN in a result that was cut short.
     """
 
     probes: tuple[str, ...]
@@ -37,6 +37,14 @@ class LatentKnowledge(Result):
     untrained: Float[np.ndarray, "probe train layer test"]
     point: str
     n_bootstrap: int
+
+    @property
+    def partial(self) -> str:
+        """What is missing, in words; empty where nothing is."""
+        if not np.isnan(self.untrained).all():
+            return ""
+        asked = self.provenance.settings["layers"]
+        return f"cut short after {len(self.layers)} of {len(asked)} layers, before the control of permuted weights"
 
     def auroc(self) -> Float[np.ndarray, "probe train layer test"]:
         """AUROC of each probe for the truth: 1 finds what is true, 0 its opposite, 1/2 nothing."""
@@ -84,12 +92,26 @@ class LatentKnowledge(Result):
 
     def layer_index(self, layer: int | None) -> int:
         """Where `layer` is in `layers`; None is the one with the highest mean AUROC from the first context to the least
-        truthful. Raises ValueError for another."""
+        truthful, on the problems of `choosing`. Raises ValueError for another."""
         if layer is None:
-            return int(np.argmax(self.auroc()[:, 0, :, self.test_index(None)].mean(0)))
+            test = self.test_index(None)
+            return int(np.argmax(self._auroc_of(test, self.choosing(test))[:, 0].mean(0)))
         if layer not in self.layers:
             raise ValueError(f"layer {layer} was asked for; there are {', '.join(map(str, self.layers))}")
         return self.layers.index(layer)
+
+    def choosing(self, test: int) -> Bool[np.ndarray, " item"]:
+        """The half of the problems tested in a context, of the true and of the false ones, that layers are chosen on;
+        the other half says what the choice is worth. Drawn with the result's own seed."""
+        chosen = np.zeros(self.truth.shape[1], dtype=bool)
+        for kind in (0, 1):
+            draw = np.random.default_rng((self.provenance.seed or 0, kind))
+            items = draw.permutation(np.flatnonzero(self.truth[test] == bool(kind)))
+            chosen[items[: len(items) // 2]] = True
+        return chosen
+
+    def _auroc_of(self, test: int, items: Bool[np.ndarray, " item"]) -> Float[np.ndarray, "probe train layer"]:
+        return auroc(self.scores[:, :, :, [test]][..., items], self.truth[[test]][:, items])[..., 0]
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row per probe, train context, layer and test context: auroc, its interval, and the controls there."""
@@ -115,22 +137,29 @@ class LatentKnowledge(Result):
         )
 
     def summary(self) -> str:
-        """What the model itself says in each context, and each probe's transfer to the least truthful one."""
+        """What the model itself says in each context, and each probe's transfer to the least truthful one: at the layer
+        that is best on half of the problems there, by the other half."""
         own, right = self.output_auroc(), self.output_accuracy()
         lines = [f"Latent knowledge at {self.point}: {self.truth.shape[1]} problems tested in each context"]
+        lines += [f"  {self.partial}"] if self.partial else []
         lines += [
             f"  {context}: the model's own answer is true for {right[i]:.3f} (AUROC {own[i]:.3f})"
             for i, context in enumerate(self.test_contexts)
         ]
-        test, mean, (low, high) = self.test_index(None), self.auroc(), self.interval()
+        test = self.test_index(None)
+        half = self.choosing(test)
+        chosen, told = self._auroc_of(test, half)[:, 0].argmax(1), self._auroc_of(test, ~half)
+        kept = self.scores[:, :, :, [test]][..., ~half], self.truth[[test]][:, ~half]
+        low, high = bootstrap_interval(*kept, self.n_bootstrap, self.provenance.seed or 0)[..., 0]
         lines.append(
-            f"  fitted in {self.train_contexts[0]}, tested in {self.test_contexts[test]}, at the layer best here:"
+            f"  fitted in {self.train_contexts[0]}, tested in {self.test_contexts[test]}, at the layer that is best on "
+            f"{half.sum()} of the problems, by the other {(~half).sum()}:"
         )
         for i, probe in enumerate(self.probes):
-            at = (i, 0, int(np.argmax(mean[i, 0, :, test])), test)
+            at = (i, 0, int(chosen[i]))
             lines.append(
-                f"    {probe}: AUROC {mean[at]:.3f} [{low[at]:.3f}, {high[at]:.3f}] at layer {self.layers[at[2]]}; "
-                f"weights permuted {self.untrained[at]:.3f}"
+                f"    {probe}: AUROC {told[at]:.3f} [{low[at]:.3f}, {high[at]:.3f}] at layer {self.layers[at[2]]}; "
+                f"weights permuted {self.untrained[*at, test]:.3f}"
             )
         drawn = self.random[:, 0, :, test]
         lines.append(f"    random directions: {drawn.min():.3f} to {drawn.max():.3f} over layers and draws")

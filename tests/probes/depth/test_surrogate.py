@@ -45,10 +45,11 @@ def test_training_follows_the_path_better_than_it_began():
 
 
 def test_the_loss_is_that_of_whole_passes():
-    model = build("attention", "gru", "gru")
+    # The last two blocks begin where a block with another's weights left off, not where the model's own did.
+    model = build("attention", "gru", "gru", "gru")
     found = block_recurrence(model, TOKENS, k=(2,), rate=1e-12, **SMALL)
-    assert found.assignments[0] == (0, 1, 1)
-    by_hand, _ = tied_copy(model, (0, 1, 1))
+    assert found.assignments[0] == (0, 1, 1, 1)
+    by_hand, _ = tied_copy(model, (0, 1, 1, 1))
     held = torch.as_tensor(TOKENS[-4:])
     logits, teacher = residuals(model, held)
     others, path = residuals(by_hand, held)
@@ -57,10 +58,9 @@ def test_the_loss_is_that_of_whole_passes():
         a, b = (x[:, 1:].flatten(0, 1).double().numpy() for x in (mine, theirs))
         losses.append(((a - b) ** 2).sum() / ((b - b.mean(0)) ** 2).sum())
     p, q = (x[:, 1:].double().log_softmax(-1) for x in (logits, others))
-    # In pieces of three rows the scatter is of those rows, so the whole agrees only as the pieces do.
-    np.testing.assert_allclose(found.block_loss[0, 0], losses, rtol=0.2, atol=1e-9)
+    np.testing.assert_allclose(found.block_loss[0, 0], losses, rtol=1e-4, atol=1e-9)
     assert found.kl[0, 0, -1] == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-4)
-    assert losses[0] < 1e-12 and losses[2] > 1e-3
+    assert losses[0] < 1e-12 and min(losses[1:]) > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "mamba"])

@@ -123,6 +123,54 @@ def test_a_result_comes_back_and_can_be_drawn(result, tmp_path):
         result.transfer_figure(7)
 
 
+def test_a_layer_is_chosen_on_half_of_the_problems_and_told_by_the_other(result):
+    """A layer that is right by luck on the choosing half, and one that is right for three quarters everywhere."""
+    n = 40
+    truth = np.tile(np.arange(n) % 2 == 0, (3, 1))
+    made = replace(
+        result, layers=(0, 1), truth=truth, output=np.where(truth, -1.0, 1.0) * np.array([[0], [1], [0]]),
+        scores=np.zeros((6, 2, 2, 3, n)), random=np.zeros((5, 2, 2, 3)), shuffled=np.zeros((3, 6, 2, 2, 3)),
+        untrained=np.zeros((6, 2, 2, 3)),
+    )  # fmt: skip
+    assert made.test_index(None) == 1
+    half = made.choosing(1)
+    assert half.sum() == 20 and truth[1][half].sum() == 10
+    made.scores[:, :, 0, 1, half] = truth[1][half]
+    made.scores[:, :, 0, 1, ~half] = ~truth[1][~half]
+    made.scores[:, :, 1, 1] = np.where(np.arange(n) % 4 < 2, truth[1], 0.5)
+    assert made.layer_index(None) == 0
+    assert "at the layer that is best on 20 of the problems, by the other 20" in made.summary()
+    assert "lr: AUROC 0.000 [0.000, 0.000] at layer 0" in made.summary()
+    made.scores[:, :, 1, 1] = truth[1]
+    made.scores[:, :, 0, 1, np.flatnonzero(half)[:4]] = 0.5
+    assert made.layer_index(None) == 1 and "lr: AUROC 1.000 [1.000, 1.000] at layer 1" in made.summary()
+
+
+@pytest.mark.parametrize("stop", ["layer 1", "the control"])
+def test_a_run_that_is_stopped_has_its_layers(stop):
+    model = tiny(("mamba2", "gru", "attention"))
+    study = Study("any", {"Alice": problems(24, ALICE, 1)}, {"Bob": problems(20, BOB, 2)}, ANSWERS)
+    options = {"probes": ["lr", "mean"], "n_random": 1, "n_shuffles": 1, "n_bootstrap": 20}
+    whole = latent_knowledge(model, study, **options)
+
+    def progress(done, total, message):
+        if stop in message:
+            raise KeyboardInterrupt
+
+    kept = []
+    before = model.weights_hash()
+    with pytest.raises(KeyboardInterrupt):
+        latent_knowledge(model, study, **options, progress=progress, partial=kept.append)
+    assert model.weights_hash() == before
+    n = 1 if stop == "layer 1" else 3
+    assert len(kept) == n and kept[-1].layers == whole.layers[:n] == tuple(range(n))
+    np.testing.assert_array_equal(kept[-1].scores, whole.scores[:, :, :n])
+    np.testing.assert_array_equal(kept[-1].random, whole.random[:, :, :n])
+    assert np.isnan(kept[-1].untrained).all() and not np.isnan(whole.untrained).any() and not whole.partial
+    assert f"cut short after {n} of 3 layers" in kept[-1].summary()
+    assert "cut short" in kept[-1].figure().layout.title.subtitle.text and len(kept[-1].to_frame()) == 2 * n
+
+
 def test_permuted_weights_are_put_back_and_are_what_they_were(liar):
     before, numbers = liar.weights_hash(), {n: p.sort().values for n, p in liar.named_parameters() if p.ndim == 1}
     with pytest.raises(KeyError), weights_permuted(liar, 0):

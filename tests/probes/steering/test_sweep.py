@@ -219,7 +219,7 @@ def test_the_best_setting_is_told_of_questions_that_it_was_not_chosen_on(swept):
     """Of two settings that differ by luck, the one that was lucky on the even questions is told by the odd ones."""
     n, shape = 8, (2, 3, 3, 3)
     behaviour = np.full((*shape, n), 0.5)
-    behaviour[0, 0, 0, 2, 0::2], behaviour[0, 0, 0, 2, 1::2] = 0.9, 0.4
+    behaviour[0, 0, 0, 2, 0::2], behaviour[0, 0, 0, 2, 1::2] = 0.9, 0.2
     behaviour[0, 0, 1, 0] = 0.6
     zeros = np.zeros((*shape, n))
     made = replace(
@@ -228,7 +228,7 @@ def test_the_best_setting_is_told_of_questions_that_it_was_not_chosen_on(swept):
     )  # fmt: skip
     assert made.best(0) == (0, 2)
     said = next(line for line in made.summary().splitlines() if line.strip().startswith("residual"))
-    assert "-0.100 [-0.100, -0.100] at layer 0, multiplier 1" in said
+    assert "-0.300 [-0.300, -0.300] at layer 0, multiplier 1" in said
     # What it breaks where it is told is said, and what it breaks where it is chosen is not chosen.
     outside = zeros.copy()
     outside[0, 0, 0, 2, 1::2] = 0.9
