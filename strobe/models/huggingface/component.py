@@ -17,12 +17,14 @@ from transformer_lens.model_bridge.generalized_components.base import Generalize
 from transformers.cache_utils import Cache, LinearAttentionLayer
 
 from strobe.models.huggingface.seam import Transplant
+from strobe.models.huggingface.watched import has_pattern, pattern_shown
 from strobe.models.mixer import Mixer
 from strobe.models.run import Run
 
 
 class MixerComponent(GeneralizedComponent):
-    """A block's recurrent mixer. Hooks: the mixer's own, ``hook_in`` and ``hook_out`` [batch, time, d_model]."""
+    """A block's token mixer. Hooks: ``hook_in`` and ``hook_out`` [batch, time, d_model]; a recurrent mixer's own; of an
+    attention in the same slot ``hook_pattern`` [batch, heads, queries, keys]."""
 
     def __init__(self, transplant: Transplant, *, optional: bool = False) -> None:
         super().__init__(name=transplant.slot, optional=optional)
@@ -35,12 +37,17 @@ class MixerComponent(GeneralizedComponent):
             for name, child in original_component.named_children():
                 if isinstance(child, HookPoint):
                     setattr(self, name, child)
+        elif has_pattern(original_component):
+            self.hook_pattern = HookPoint()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Answer the block's call."""
         mixer = self.original_component
         if not isinstance(mixer, Mixer):
-            return super().forward(*args, **kwargs)
+            if not has_pattern(mixer) or not self.hook_pattern.has_hooks():
+                return super().forward(*args, **kwargs)
+            with pattern_shown(mixer, self.hook_pattern):
+                return super().forward(*args, **kwargs)
         arguments = dict(zip(self._transplant.call, args, strict=False)) | kwargs
         x = self.hook_in(arguments[self._transplant.call[0]])
         out = mixer(x) if mixer.run is not None else self._outside(mixer, x, arguments)

@@ -12,12 +12,17 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components import AttentionBridge, NormalizationBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
+from strobe.models.huggingface.watched import has_pattern, pattern_shown
+
 
 class _UnwatchedAttention:
     """Mixed in before an `AttentionBridge`; see the module's docstring."""
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         """Softmax attention, whole unless watched; hooks ``hook_in`` and ``hook_out`` either way."""
+        if not self.compatibility_mode and self.hook_pattern.has_hooks() and _delegates(self):
+            with pattern_shown(self.original_component, self.hook_pattern):
+                return GeneralizedComponent.forward(self, *args, **kwargs)
         if self.compatibility_mode or _watched(self):
             return super().forward(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         return GeneralizedComponent.forward(self, *args, **kwargs)
@@ -44,6 +49,12 @@ def unwatched(component: Any) -> None:
 
 
 _MIXINS = {AttentionBridge: _UnwatchedAttention, NormalizationBridge: _UnwatchedNorm}
+
+
+def _delegates(component: Any) -> bool:
+    """Whether the bridge has no attention of its own for this one, so that it could only show a pattern afterwards, and
+    only where transformers' returns one."""
+    return AttentionBridge in type(component).__bases__ and has_pattern(component.original_component)
 
 
 def _watched(component: Any) -> bool:

@@ -2,9 +2,9 @@
 
 Elhage et al. 2021 ("Summary statistic: eigenvalues"): with M = W_E W_V W_O W_U from token to token, a head copies where
 sum(lambda) / sum |lambda| is near 1. The eigenvalues of M other than 0 are those of (W_U W_E) OV, which is d_model
-wide. Here OV is what an attention layer writes when each unit vector stands at a position of its own and looks at
-itself alone: pattern and input are put there by hooks, so no name of a weight matrix is needed. Norms are left out, as
-there.
+wide. Here OV is what an attention layer writes when each unit vector stands at a position of its own and a query of
+zeros looks at it alone: pattern and input are put there by hooks, so no name of a weight matrix is needed, and the gate
+of an attention that has one stands at what zeros make of it. Norms are left out, as there.
 """
 
 from typing import Any
@@ -17,8 +17,8 @@ from torch import Tensor
 from strobe.core import hook_names
 from strobe.probes.lens.readout import evaluating
 
-# Positions of one pass.
-_PIECE = 128
+# Unit vectors of one pass; as many queries follow them.
+_PIECE = 64
 
 
 def copying_scores(model: Any, kinds: list[str], layers: list[int]) -> Float[np.ndarray, " head"]:
@@ -53,25 +53,32 @@ def ov_circuits(model: Any, layer: int, heads: int) -> Float[Tensor, "heads d_mo
 
 
 def _written(model: Any, layer: int, x: Float[Tensor, "time d_model"], heads: int) -> Tensor:
-    """The mixer's output [heads, time, d_model] when it is given `x` and head h (row h) sees each position alone."""
+    """The mixer's output [heads, time, d_model] at queries of zeros of which each sees, by head h in row h, one of `x`
+    alone."""
     out: list[Tensor] = []
-    pattern = next(n for n in model.hook_dict if n.endswith("hook_pattern") and hook_names.parse(n).layer == layer)
-    tokens = torch.zeros(heads, x.shape[0], dtype=torch.long, device=x.device)
+    n = len(x)
+    pattern = next(p for p in model.hook_dict if p.endswith("hook_pattern") and hook_names.parse(p).layer == layer)
+    # The attention's own output, before a norm that some blocks put behind it.
+    own = pattern.replace("hook_pattern", "hook_out")
+    tokens = torch.zeros(heads, 2 * n, dtype=torch.long, device=x.device)
 
     def put(inputs: Tensor, hook: Any) -> Tensor:
-        return x.to(inputs).expand(inputs.shape)
+        return torch.cat([x, torch.zeros_like(x)]).to(inputs).expand(inputs.shape)
 
     def look(attention: Tensor, hook: Any) -> Tensor:
         alone = torch.zeros_like(attention)
-        identity = torch.eye(x.shape[0], device=attention.device, dtype=attention.dtype)
-        alone[range(heads), range(heads)] = identity
+        identity = torch.eye(n, device=attention.device, dtype=attention.dtype)
+        alone[range(heads), range(heads), n:, :n] = identity
         return alone
 
     hooks = [
         (hook_names.hook_name("mixer_in", layer), put),
         (pattern, look),
-        (hook_names.mixer_out(layer), lambda y, hook: out.append(y.detach().clone())),
+        (
+            own if own in model.hook_dict else hook_names.mixer_out(layer),
+            lambda y, hook: out.append(y.detach().clone()),
+        ),
     ]
     with evaluating(model), torch.no_grad():
         model.run_with_hooks(tokens, fwd_hooks=hooks, return_type=None)
-    return out[0].float()
+    return out[0][:, n:].float()

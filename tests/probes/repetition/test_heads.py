@@ -226,3 +226,57 @@ def test_hugging_face_models_have_heads_too(kind, tmp_path):
 def test_no_tokens_are_refused():
     with pytest.raises(ValueError, match="2 tokens at least"):
         head_scores(small("gru"), length=1)
+
+
+COMMON = {
+    "vocab_size": 61, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "hidden_size": 32,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48,
+}  # fmt: skip
+DELTA = {
+    "num_hidden_layers": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 7,
+    "linear_value_head_dim": 9, "head_dim": 8, **COMMON,
+}  # fmt: skip
+# (configuration, layer of the attention, what the gate of a query of zeros is)
+BETWEEN = {
+    "recurrent_gemma": (
+        tf.RecurrentGemmaConfig(num_hidden_layers=3, lru_width=40, attention_window_size=6, **COMMON), 2, 1.0
+    ),
+    "qwen3_next": (
+        tf.Qwen3NextConfig(
+            num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16, num_experts=4, **DELTA
+        ), 3, 0.5,
+    ),
+    "qwen3_5_text": (tf.Qwen3_5TextConfig(**DELTA), 3, 0.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BETWEEN)
+def test_an_attention_between_recurrent_layers_has_its_pattern_and_its_circuit(kind, tmp_path):
+    """The pattern against transformers' own eager attention, the circuit against the weights."""
+    config, layer, gate = BETWEEN[kind]
+    torch.manual_seed(1)
+    theirs = tf.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    for parameter in theirs.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    theirs.save_pretrained(tmp_path)
+    model = load_huggingface(tmp_path, dtype=torch.float32)
+    block = theirs.model.layers[layer]
+    attention = block.temporal_block if kind == "recurrent_gemma" else block.self_attn
+    weights = []
+    attention.register_forward_hook(lambda _m, _a, out: weights.append(out[1].detach()))
+    tokens = torch.randint(3, 61, (2, 14), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = theirs(tokens).logits
+    name = next(n for n in model.hook_dict if n.endswith("hook_pattern") and f"blocks.{layer}." in n)
+    watched, cache = model.run_with_cache(tokens, names_filter=name)
+    torch.testing.assert_close(cache[name], weights[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(watched, logits, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(model(tokens), watched, rtol=1e-3, atol=1e-4)
+
+    result = head_scores(model, length=7, n_rows=2)
+    assert [k for k, at in zip(result.kinds, result.layers, strict=True) if at == layer] == ["attention"] * 4
+    assert not result.notes and sorted(set(result.layers)) == list(range(model.cfg.n_layers))
+    assert np.isfinite(result.copying[result.layers == layer]).all() and np.isfinite(result.scores).all()
+    v = attention.v_proj.weight.view(2, 8, 32).repeat_interleave(2, 0)
+    expected = gate * torch.einsum("hdi,ohd->hio", v, attention.o_proj.weight.view(32, 4, 8))
+    torch.testing.assert_close(ov_circuits(model, layer, 4), expected.detach(), rtol=1e-3, atol=1e-5)
