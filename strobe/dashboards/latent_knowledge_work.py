@@ -5,6 +5,7 @@ from typing import Any
 
 from strobe.dashboards import loading, store
 from strobe.dashboards.jobs import Tick
+from strobe.dashboards.partial import keep_what_is_found
 
 POINTS = {"residual stream": "resid_post", "mixer's output": "mixer_out", "state": "carry"}
 
@@ -39,7 +40,8 @@ def probe_knowledge(key: str, name: str, point: str, problems: str, tick: Tick) 
     """Fit and test every probe on the model called `name`, with its own problems or those in the file `problems`."""
     from strobe.probes.latent_knowledge import latent_knowledge, load_problems, study_of
 
-    tick(0, 1, "loading the model")
-    model = loading.load(loading.find(name)).model
-    study = load_problems(Path(problems).expanduser()) if problems else study_of(model)
-    return store.keep(key, latent_knowledge(model, study, point=point, progress=tick))
+    def probe(model: Any, **said: Any) -> Any:
+        study = load_problems(Path(problems).expanduser()) if problems else study_of(model)
+        return latent_knowledge(model, study, point=point, **said)
+
+    return keep_what_is_found(key, name, tick, probe)
