@@ -20,6 +20,7 @@ _EXPORTS = {
     "LoopedBlocks": "strobe.probes.lens.looped",
     "PredictionDepth": "strobe.probes.lens.prediction_depth",
     "Readout": "strobe.probes.lens.readout",
+    "TrajectoryAnomaly": "strobe.probes.lens.anomaly_result",
     "TunedLens": "strobe.probes.lens.tuned_lens",
     "UndertrainedLensWarning": "strobe.probes.lens.fit_report",
     "coda_lens": "strobe.probes.lens.coda",
@@ -29,6 +30,7 @@ _EXPORTS = {
     "model_readout": "strobe.probes.lens.readout",
     "residuals": "strobe.probes.lens.readout",
     "save_tuned_lens_format": "strobe.probes.lens.tuned_lens_format",
+    "trajectory_anomaly": "strobe.probes.lens.anomaly",
 }
 __all__ = [*_EXPORTS]
 
