@@ -77,7 +77,7 @@ importance.interval_figure(0.3)
 
 # %% [markdown]
 # Mixers that are linear in their carry are the same dynamical system with other matrices, M = A M + B. Two of them side
-# by side, and the first with its weights permuted.
+# by side, and the first with its weights permuted. A mixer that is not linear is linearised along the text.
 
 # %%
 pair = [(strobe.load("mamba2-python"), 0), (strobe.load("gated-deltanet-python"), 0)]

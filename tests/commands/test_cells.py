@@ -61,7 +61,7 @@ def test_one_unit_along_a_text(tiny, tmp_path):
         (("--gates",), "give --text"),
         (("--errors", "--text", TEXT), "leave it out"),
         (("--beside", "x", 0), "with --transitions LAYER"),
-        (("--transitions", 0, "--text", TEXT), "GRU, which is not linear"),
+        (("--transitions", 1, "--text", TEXT), "no recurrent carry there; layers with one: 0"),
         (("--show", "colour"), "labels are in_string"),
         (("--text", TEXT, "--unit", "a", "h", 4), "whole numbers"),
         (("--text", TEXT, "--unit", 0, "c", 4), "block 0 h (0 to 5)"),

@@ -2,8 +2,9 @@
 
 For a mixer that is linear in its carry, M_t = A_t M_{t-1} + B_t, the write B_s of token s is subtracted from the carry
 after s, and the model goes on: everything later is as if s had only decayed the memory. For another recurrent mixer
-there is no such write, and the memory is put back to what it was before s ("undone"). Token s's own read is left
-either way. That, the control and the recurrence intervals are ours.
+there is no such write, and every field of the memory is put back to what it was before s. Token s's own read is left
+either way. That, the control and the recurrence intervals are ours. The control moves each field by a random change of
+the same norm; of sums kept relative to a running maximum (RWKV-4) it moves the numerator alone.
 
 A recurrence interval is the distance in tokens between one important token and the next; of important tokens that lie
 anywhere it is geometric, which shuffled importances show.
@@ -200,29 +201,46 @@ def token_importance(
         for s in range(n):
             if progress is not None:
                 progress(s, n, "taking out a token's write")
-            change = changes[s]
-            noise = torch.randn(change.shape, generator=generator, dtype=torch.float64).to(change)
-            noise *= change.norm() / noise.norm()
-            kl[s], control[s] = (_kl(model, ids, layer, s, x, mixer.memory, whole) for x in (change, noise))
-            norm[s] = float(change.norm())
+            change = {field: x[s] for field, x in changes.items()}
+            noise = _noise(change, generator, [mixer.memory] if _relative(mixer) else list(change))
+            kl[s], control[s] = (_kl(model, ids, layer, s, x, whole) for x in (change, noise))
+            norm[s] = float(sum(x.double().square().sum() for x in change.values()) ** 0.5)
             if partial is not None and s + 1 < n:
                 partial(result())
         return result()
 
 
-def _changes(model: Any, mixer: Any, layer: int, ids: Tensor) -> tuple[Tensor, str]:
-    """What is added to the memory after each token [time, *memory], and what that is called."""
+def _changes(model: Any, mixer: Any, layer: int, ids: Tensor) -> tuple[dict[str, Tensor], str]:
+    """What is added to each field of the memory after each token [time, ...], and what that is called."""
     if mixer.family.transition is not None:
         x = mixer_inputs(model, mixer, ids)
         signals = mixer.project(x, mixer.init_carry(1, x.dtype, x.device), None)[0]
-        return -mixer.transition(signals).write()[0], "write taken out"
-    name = hook_names.mixer_state(layer)
-    memory = model.run_with_cache(ids, names_filter=name, states="all")[1][name][0]
-    start = getattr(mixer.init_carry(1, memory.dtype, memory.device), mixer.memory)
-    return torch.cat([start, memory[:-1]]) - memory, "memory put back"
+        return {mixer.memory: -mixer.transition(signals).write()[0]}, "write taken out"
+    names = {field: f"{hook_names.mixer_state(layer)}_{field}" for field in mixer.Memory._fields}
+    cache = model.run_with_cache(ids, names_filter=list(names.values()), states="all")[1]
+    found = {}
+    for field, name in names.items():
+        memory = cache[name][0]
+        start = getattr(mixer.init_carry(1, memory.dtype, memory.device), field)
+        found[field] = torch.cat([start, memory[:-1]]) - memory
+    return found, "memory put back"
 
 
-def _kl(model: Any, ids: Tensor, layer: int, s: int, change: Tensor, field: str, whole: Tensor) -> float:
-    edit = StateEdit(layer=layer, position=s, kind="add", value=change[None], field=field)
-    edited = model.run_with_edits(ids, [edit])[0, -1].double().log_softmax(-1)
+def _relative(mixer: Any) -> bool:
+    # Sums kept relative to a running maximum, of which one divides the other: moved at random, that one could be 0.
+    return mixer.family.transition is None and mixer.family.attention is not None
+
+
+def _noise(change: dict[str, Tensor], generator: torch.Generator, fields: list[str]) -> dict[str, Tensor]:
+    """A random direction in each of `fields`, as long as the change of that field."""
+    found = {}
+    for field in fields:
+        x = torch.randn(change[field].shape, generator=generator, dtype=torch.float64).to(change[field])
+        found[field] = x * (change[field].norm() / x.norm())
+    return found
+
+
+def _kl(model: Any, ids: Tensor, layer: int, s: int, change: dict[str, Tensor], whole: Tensor) -> float:
+    edits = [StateEdit(layer=layer, position=s, kind="add", value=x[None], field=f) for f, x in change.items()]
+    edited = model.run_with_edits(ids, edits)[0, -1].double().log_softmax(-1)
     return float((whole.exp() * (whole - edited)).sum())

@@ -1,8 +1,10 @@
 """The dynamical-systems view of a mixer: M_t = A_t M_{t-1} + B_t and what is read, token by token, for two models.
 
-The view that state-space models are written in, taken for any mixer that is linear in its carry (after Sieber et al.
-2024, arXiv:2405.15731, who put attention, SSMs and RNNs into that one form; which numbers are shown is ours). A_t is
-shown by the moduli of its eigenvalues, B_t by its norm, and C_t by the norm of the read, in which it appears.
+The view that state-space models are written in, taken for any recurrent mixer (after Sieber et al. 2024,
+arXiv:2405.15731, who put attention, SSMs and RNNs into that one form; which numbers are shown is ours). A_t is shown by
+the moduli of its eigenvalues, B_t by its norm, and C_t by the norm of the read, in which it appears. A mixer that is
+not linear in its carry is linearised along the text, and this is ours: A_t is the Jacobian of its step at the memory it
+has before token t, and B_t what is left, M_t - A_t M_{t-1}.
 """
 
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from strobe.core import hook_names
 from strobe.core.result import Result
 from strobe.probes.latent_knowledge.features import weights_permuted
 from strobe.probes.lens.readout import evaluating
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects
 
 _CONTROL = "the same model with the entries of each weight in random order"
+# Floating point operations that eigenvalues of Jacobians along a text may take, at 25 n^3 each: about a minute.
+_WORK = 5e10
 # Lowest, quartiles and highest of the moduli at each token.
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -32,8 +37,8 @@ QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 @dataclass(frozen=True)
 class TransitionView(Result):
     """`moduli` [model, time, 5]: `QUANTILES` of |eigenvalue of A_t| over the whole memory; `write`, `read` [model,
-    time]: Euclidean norms of B_t and of what is read. `models`: what each row is; the last is the control, the first
-    model with its weights permuted. `tokens` [time]."""
+    time]: Euclidean norms of B_t and of what is read. `models`: what each row is, and whether it was linearised; the
+    last is the control, the first model with its weights permuted. `tokens` [time]."""
 
     tokens: list[str]
     models: list[str]
@@ -99,8 +104,9 @@ class TransitionView(Result):
 def transition_view(models: Sequence[tuple[Any, int]], text: str | Sequence[int], *, seed: int = 0) -> TransitionView:
     """A_t, B_t and the read of one or more (model, layer) along `text` (a text, or ids).
 
-    Raises ValueError for no model, a layer that is not linear in its carry, and models that cut the text into different
-    tokens, which cannot stand side by side.
+    Raises ValueError for no model, a layer without a recurrent carry or with one that is kept relative to a running
+    maximum, a text too long for the Jacobians of a large carry, and models that cut the text into different tokens,
+    which cannot stand side by side.
     """
     if not models:
         raise ValueError("a view of transitions was asked for; no model was given; give one (model, layer) or two")
@@ -117,7 +123,7 @@ def transition_view(models: Sequence[tuple[Any, int]], text: str | Sequence[int]
     with weights_permuted(first, seed):
         found.append(_view(first, layer, ids[0]))
     words = [f"[{int(i)}]" for i in ids[0][0]] if first.tokenizer is None else first.to_str_tokens(ids[0][0])
-    names = [f"{model.model_name} block {at}" for model, at in models]
+    names = [f"{model.model_name} block {at}{_how(model, at)}" for model, at in models]
     settings = {"text": text if isinstance(text, str) else ids[0][0].tolist(), "models": names,
                 "weights": [model.weights_hash() for model, _ in models]}  # fmt: skip
     return TransitionView(
@@ -137,25 +143,76 @@ def _ids(model: Any, text: str | Sequence[int]) -> Tensor:
 
 def _view(model: Any, layer: int, ids: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(quantiles of moduli [time, 5], write norms [time], read norms [time])."""
-    mixer = model.mixers.get(f"blocks.{layer}.mixer")
-    if mixer is None or mixer.family.transition is None:
-        what = "no recurrent carry" if mixer is None else f"{type(mixer).__name__}, which is not linear in its carry"
-        raise ValueError(
-            f"A, B and C of block {layer} were asked for; {model.model_name} has {what} there; choose a layer whose "
-            "mixer is linear in its carry (for others, fixed points linearise one)"
-        )
+    mixer = _mixer(model, layer)
     with evaluating(model), torch.no_grad():
         x = mixer_inputs(model, mixer, ids)
         carry = mixer.init_carry(1, x.dtype, x.device)
-        transition = mixer.transition(mixer.project(x, carry, None)[0])
+        signals = mixer.project(x, carry, None)[0]
         name = f"blocks.{layer}.mixer.hook_read"
         read = model.run_with_cache(ids, names_filter=name)[1][name][0].flatten(1)
-        memory = getattr(carry, mixer.memory)
-        moduli = _moduli(transition, memory)
-        write = transition.write()[0].expand(len(read), *memory.shape[1:]).flatten(1)
+        if mixer.family.transition is None:
+            moduli, write = _linearised(model, mixer, layer, ids, mixer.inputs(signals))
+        else:
+            transition, memory = mixer.transition(signals), getattr(carry, mixer.memory)
+            moduli = _moduli(transition, memory)
+            write = transition.write()[0].expand(len(read), *memory.shape[1:]).flatten(1)
         at = torch.tensor(QUANTILES, dtype=moduli.dtype, device=moduli.device)
         spread = torch.quantile(moduli, at, dim=1).T
     return tuple(t.double().cpu().numpy() for t in (spread, write.norm(dim=1), read.norm(dim=1)))  # type: ignore[return-value]
+
+
+def _mixer(model: Any, layer: int) -> Any:
+    mixer = model.mixers.get(f"blocks.{layer}.mixer")
+    if mixer is None:
+        have = sorted(int(n.split(".")[1]) for n in model.mixers if n.endswith(".mixer"))
+        raise ValueError(
+            f"A, B and C of block {layer} were asked for; {model.model_name} has no recurrent carry there; layers with "
+            f"one: {', '.join(map(str, have)) or 'none'}"
+        )
+    if mixer.family.transition is None and mixer.family.attention is not None:
+        raise ValueError(
+            f"A, B and C of block {layer} were asked for; {type(mixer).__name__} keeps its sums relative to a running "
+            "maximum, so that no matrix of them means the same at two tokens; its effective attention (the States "
+            "page) shows which token is read where"
+        )
+    return mixer
+
+
+def _how(model: Any, layer: int) -> str:
+    return "" if _mixer(model, layer).family.transition is not None else ", linearised"
+
+
+def _linearised(
+    model: Any, mixer: Any, layer: int, ids: Tensor, inputs: Any
+) -> tuple[Float[Tensor, "time eigenvalue"], Float[Tensor, "time entry"]]:
+    """(moduli of the Jacobian of each token's step at the memory before it, what the step adds beside it)."""
+    fields = mixer.Memory._fields
+    names = [f"{hook_names.mixer_state(layer)}_{field}" for field in fields]
+    cache = model.run_with_cache(ids, names_filter=names, states="all")[1]
+    after = [cache[name][0].double() for name in names]
+    start = mixer.memory_of(mixer.init_carry(1, torch.float64, ids.device))
+    memory = torch.cat([torch.cat([a.flatten(1) for a in start], 1), torch.cat([a.flatten(1) for a in after], 1)[:-1]])
+    sizes, time = [a[0].numel() for a in after], ids.shape[1]
+    if (cost := 25 * float(sum(sizes)) ** 3 * time) > _WORK:
+        raise ValueError(
+            f"the Jacobians of a carry of {sum(sizes)} numbers at {time} tokens were asked for; their eigenvalues take "
+            f"{cost:.1g} operations (the limit is {_WORK:.0g}); give a text of at most "
+            f"{int(_WORK / 25 / sum(sizes) ** 3)} tokens"
+        )
+    wide = type(inputs)(*(x.double() if torch.is_tensor(x) and x.is_floating_point() else x for x in inputs))
+    moduli, write = [], []
+    for t in range(time):
+        here = mixer.family.at(wide, t)
+
+        def step(flat: Tensor, here: Any = here) -> Tensor:
+            parts = flat.split(sizes)
+            before = mixer.Memory(*(part.view(1, *a.shape[1:]) for part, a in zip(parts, after, strict=True)))
+            return torch.cat([x.flatten() for x in mixer.family.step(here, before)[0]])
+
+        jacobian = torch.func.jacrev(step)(memory[t])
+        moduli.append(torch.linalg.eigvals(jacobian).abs())
+        write.append(step(memory[t]) - jacobian @ memory[t])
+    return torch.stack(moduli), torch.stack(write)
 
 
 def _moduli(transition: Any, memory: Tensor) -> Float[Tensor, "time eigenvalue"]:

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from strobe.core import hook_names
 from strobe.core.memory import refuse_if_too_large
 
 _PIECE_BYTES = 2**26
@@ -49,13 +48,15 @@ class Site:
 
 def sites_of(model: Any) -> list[Site]:
     """Where the units of `model` are: every field of every carry, or the residual stream where there is none."""
-    layers = sorted(int(name.split(".")[1]) for name in model.mixers if name.endswith(".mixer"))
     found = []
-    for layer in layers:
-        carry = model.mixers[f"blocks.{layer}.mixer"].init_carry(1, torch.float32, torch.device("meta"))
+    for name, mixer in sorted(model.mixers.items(), key=lambda item: (_layer(item[0]), not item[0].endswith(".mixer"))):
+        # What a block carries beside its mixer (the channel mix of RWKV has a token shift) goes by its module's name.
+        module = name.split(".", 2)[2]
+        prefix = "" if module == "mixer" else f"{module}."
+        carry = mixer.init_carry(1, torch.float32, torch.device("meta"))
         for field in type(carry)._fields:
             shape = tuple(getattr(carry, field).shape[1:])
-            found.append(Site(f"{hook_names.mixer_state(layer)}_{field}", layer, field, "carry", shape))
+            found.append(Site(f"{name}.hook_state_{field}", _layer(name), f"{prefix}{field}", "carry", shape))
     if found:
         return found
     width = (int(model.cfg.d_model),)
@@ -63,6 +64,10 @@ def sites_of(model: Any) -> list[Site]:
         Site(f"blocks.{layer}.hook_resid_post", layer, "residual", "residual", width)
         for layer in range(model.cfg.n_layers)
     ]
+
+
+def _layer(name: str) -> int:
+    return int(name.split(".")[1])
 
 
 def stream_units(

@@ -6,6 +6,7 @@ import transformers as tf
 
 from strobe.models.huggingface import load_huggingface
 from strobe.probes.cells import cell_text, gate_saturation, token_importance, transition_view
+from strobe.probes.cells.units import sites_of
 
 COMMON = {"vocab_size": 61, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "num_hidden_layers": 2}
 PROMPT = [5, 9, 44, 3, 17]
@@ -32,6 +33,23 @@ def test_a_recurrent_model_behind_the_seam(tmp_path):
     assert view.read[0] == pytest.approx(read[0].flatten(1).norm(dim=1).numpy(), rel=1e-5)
     assert view.moduli.max() <= 1 and token_importance(model, PROMPT, 1).kl.max() > 0
     assert gate_saturation(model, PROMPT).names == ["block 0 decay", "block 1 decay"]
+
+
+def test_what_a_block_carries_beside_its_mixer_is_a_unit_too(tmp_path):
+    sizes = {"attention_hidden_size": 32, "intermediate_size": 48, "context_length": 64}
+    model = loaded(tf.RwkvForCausalLM, tf.RwkvConfig(hidden_size=32, **sizes, **COMMON), tmp_path)
+    fields = [site.field for site in sites_of(model) if site.layer == 1]
+    assert fields[-1] == "channel_mix.shift" and "channel_mix" not in fields[0]
+    # The channel mix's token shift is what it was given at the token before.
+    given = []
+    mix = model.mixers["blocks.1.channel_mix"]
+    handle = mix.register_forward_pre_hook(lambda _m, args: given.append(args[0].detach()))
+    with torch.no_grad():
+        model(torch.tensor([PROMPT]))
+    handle.remove()
+    shown = cell_text(model, PROMPT, 1, "channel_mix.shift", 9)
+    assert shown.values == pytest.approx(given[0][0, :, 9].numpy(), abs=1e-5)
+    assert shown.unit == "block 1 channel_mix.shift[0, 9]"
 
 
 def test_a_transformer_has_its_residual_stream(tmp_path):

@@ -66,10 +66,46 @@ def test_two_models_stand_beside_the_control(tmp_path):
 
 
 def test_what_has_no_transition_is_said():
-    with pytest.raises(ValueError, match="GRU, which is not linear"):
-        transition_view([(model_of("gru"), 0)], TOKENS)
+    attention = HookedLM(
+        ModelConfig(
+            d_model=16, d_vocab=31, layers=["attention"], mixer_options={"attention": {"n_heads": 2}}, mlp="none"
+        )
+    )
+    with pytest.raises(ValueError, match="no recurrent carry there; layers with one: none"):
+        transition_view([(attention, 0)], TOKENS)
     with pytest.raises(ValueError, match="no model"):
         transition_view([], TOKENS)
+
+
+def test_a_gru_is_linearised_at_the_carry_it_has_before_each_token(monkeypatch):
+    model = model_of("gru")
+    found = transition_view([(model, 0), (model_of("mamba2"), 0)], TOKENS)
+    assert found.models[:2] == ["native block 0, linearised", "native block 0"]
+    mixer, kept = model.blocks[0].mixer, []
+    handle = mixer.register_forward_pre_hook(lambda _m, args: kept.append(args[0].detach()))
+    model(torch.tensor([TOKENS]))
+    handle.remove()
+    # The step from the carry that stepping came to, differentiated by finite differences.
+    carry = mixer.init_carry(1, torch.float64, kept[0].device)
+    before = carry.h
+    for t in range(5):
+
+        def cell(h, t=t):
+            with torch.no_grad():
+                signals = mixer.project(kept[0][:, t : t + 1], carry._replace(h=h), None)[0]
+                here = type(signals)(*(x[:, 0] if torch.is_tensor(x) and x.ndim == 3 else x for x in signals))
+                return mixer.step(here, carry._replace(h=h))[0].h
+
+        eye = 1e-6 * torch.eye(6, dtype=torch.float64)
+        jacobian = torch.stack([(cell(before + e) - cell(before - e))[0] / 2e-6 for e in eye], 1)
+        moduli = torch.linalg.eigvals(jacobian).abs().numpy()
+        assert found.moduli[0, t, [0, 2, 4]] == pytest.approx([moduli.min(), np.median(moduli), moduli.max()], abs=1e-7)
+        after = cell(before)
+        assert found.write[0, t] == pytest.approx(float((after[0] - jacobian @ before[0]).norm()), abs=1e-7)
+        before = after
+    monkeypatch.setattr("strobe.probes.cells.transitions._WORK", 25 * 6**3 * 4)
+    with pytest.raises(ValueError, match="at most 4 tokens"):
+        transition_view([(model, 0)], TOKENS)
 
 
 def test_a_negative_eigenvalue_counts_by_its_modulus():
