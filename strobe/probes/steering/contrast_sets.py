@@ -217,6 +217,8 @@ def _comment_questions(documents: list[Document], draw: random.Random) -> list[Q
 def _test_pairs(documents: list[Document], draw: random.Random) -> list[Pair]:
     kinds = [[d for d in documents if _is_test(d)], [d for d in documents if not _is_test(d)]]
     tests, library = ([b for s in ("    def ", "def ") for b in _windows(docs, s)] for docs in kinds)
+    # Of whichever there is more of, some of every file and not all of the first.
+    draw.shuffle(tests)
     draw.shuffle(library)
     return [Pair("\n".join(a), "\n".join(b)) for a, b in zip(tests, library, strict=False)]
 

@@ -77,12 +77,20 @@ def test_tests_are_from_folders_of_tests_and_the_library_is_not(sets, texts):
     folders = re.compile(r"(^|/)(test|tests|idle_test)/")
     tests = [t for p, t in texts.items() if folders.search(p)] + [d.text for d in regression_test_documents()]
     of_tests = set().union(*map(lines_of, tests))
-    others = [lines_of(t) for p, t in texts.items() if not folders.search(p)]
+    others = {p: lines_of(t) for p, t in texts.items() if not folders.search(p)}
     for test, library in sets["tests"].pairs:
         assert lines_of(test) <= of_tests
-        assert any(lines_of(library) <= one for one in others)
-    asked = {q.prompt.split("\n")[0] for q in sets["tests"].questions}
-    assert not any(head in library.split("\n") for head in asked for _, library in sets["tests"].pairs)
+        assert any(lines_of(library) <= one for one in others.values())
+
+    def files(snippets: set[str]) -> set[str]:
+        """The files of the snippets that can be of one file only."""
+        found = [[p for p, lines in others.items() if lines_of(s) <= lines] for s in snippets]
+        assert all(found)
+        return {paths[0] for paths in found if len(paths) == 1}
+
+    asked = files({q.prompt.split("\n")[0] for q in sets["tests"].questions})
+    shown = files({library for _, library in sets["tests"].pairs})
+    assert len(asked) > 5 and len(shown) > 5 and not asked & shown
 
 
 def test_a_python_whose_packages_brought_no_tests_takes_those_of_the_test_folder(tmp_path, texts):
