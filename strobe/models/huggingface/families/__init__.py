@@ -7,9 +7,13 @@ from strobe.models.huggingface.seam import Family
 _FAMILIES = {
     "mamba": "mamba",
     "falcon_mamba": "mamba",
+    "jamba": "mamba",
     "mamba2": "mamba2",
+    "bamba": "mamba2",
+    "nemotron_h": "mamba2",
     "qwen3_next": "qwen3_next",
     "qwen3_5_text": "qwen3_5",
+    "olmo_hybrid": "olmo_hybrid",
     "recurrent_gemma": "recurrent_gemma",
     "rwkv": "rwkv",
     "gpt2": "transformers",

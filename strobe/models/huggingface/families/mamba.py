@@ -1,9 +1,10 @@
-"""Mamba (state-spaces/mamba) and FalconMamba: `mamba` takes the place of transformers' MambaMixer and
-FalconMambaMixer."""
+"""Mamba (state-spaces/mamba), FalconMamba and Jamba, which holds it between layers of attention: `mamba` takes the
+place of transformers' MambaMixer, FalconMambaMixer and JambaMambaMixer."""
 
 from functools import partial
 from typing import Any
 
+from strobe.models.huggingface.experts import without_grouped_product
 from strobe.models.huggingface.seam import Family, Transplant, require
 from strobe.models.mixers.mamba import Config, Mamba
 
@@ -60,6 +61,56 @@ def _family(model_type: str, prefix: str, *, normed: bool) -> Family:
     )
 
 
+def _build_jamba(theirs: Any) -> Mamba:
+    require(JAMBA, {"hidden_act": (theirs.activation, "silu")})
+    return Mamba(
+        Config(
+            d_model=theirs.hidden_size,
+            inner=theirs.intermediate_size,
+            state=theirs.ssm_state_size,
+            rank=theirs.time_step_rank,
+            kernel=theirs.conv_kernel_size,
+            conv_bias=theirs.use_conv_bias,
+            proj_bias=theirs.use_bias,
+            norm_eps=theirs.dt_layernorm.variance_epsilon,
+            norm_weights=True,
+        )
+    )
+
+
+def _overlay_jamba(components: dict[str, Any], config: Any) -> None:
+    """A router of theirs returns several tensors, which no hook point takes: what follows the mixer is seen whole."""
+    from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+
+    components["blocks"].submodules["mlp"] = GeneralizedComponent(name="feed_forward")
+
+
 MAMBA = _family("mamba", "Mamba", normed=False)
 FALCON_MAMBA = _family("falcon_mamba", "FalconMamba", normed=True)
-FAMILIES = (MAMBA, FALCON_MAMBA)
+JAMBA = Family(
+    model_type="jamba",
+    architecture="JambaForCausalLM",
+    blocks="model.layers",
+    releases=("5.23.0",),
+    attention=("full_attention",),
+    masks_by_kind=True,
+    prepare=without_grouped_product,
+    overlay=_overlay_jamba,
+    transplants=(
+        Transplant(
+            module="transformers.models.jamba.modeling_jamba",
+            replaces="JambaMambaMixer",
+            ours="Mamba",
+            slot="mamba",
+            build=_build_jamba,
+            call=("hidden_states", "cache_params", "attention_mask"),
+            tensors=_TENSORS
+            | {
+                "dt_norm_weight": "dt_layernorm.weight",
+                "B_norm_weight": "b_layernorm.weight",
+                "C_norm_weight": "c_layernorm.weight",
+            },
+        ),
+    ),
+)
+FAMILIES = (MAMBA, FALCON_MAMBA, JAMBA)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from strobe.models.huggingface.experts import without_grouped_product
 from strobe.models.huggingface.seam import Family, Transplant, require
 from strobe.models.mixer import Streams
 from strobe.models.mixers.gated_deltanet import Carry, Config, GatedDeltaNet, Signals, unit
@@ -64,12 +65,6 @@ def _build(theirs: Any) -> InterleavedGatedDeltaNet:
     )
 
 
-def _prepare(model: Any) -> None:
-    """The grouped product of the experts has no float64; transformers' loop over them has."""
-    if next(model.parameters()).dtype == torch.float64:
-        model.set_experts_implementation("eager")
-
-
 FAMILY = Family(
     model_type="qwen3_next",
     architecture="Qwen3NextForCausalLM",
@@ -77,7 +72,7 @@ FAMILY = Family(
     releases=("5.23.0",),
     attention=("full_attention",),
     masks_by_kind=True,
-    prepare=_prepare,
+    prepare=without_grouped_product,
     transplants=(
         Transplant(
             module="transformers.models.qwen3_next.modeling_qwen3_next",
