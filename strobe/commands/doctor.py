@@ -47,9 +47,20 @@ def report() -> dict[str, dict[str, str]]:
 
 
 def _backends() -> dict[str, str]:
-    from strobe.kernels import families, family
+    from strobe.kernels import families
 
-    return {name: _tried(lambda name=name: ", ".join(family(name).backends)) for name in families()}
+    return {name: _tried(lambda name=name: _of_family(name)) for name in families()}
+
+
+def _of_family(name: str) -> str:
+    """The backends of a family, and which one ``auto`` takes on this machine."""
+    import torch
+
+    from strobe.kernels import family
+    from strobe.kernels.scan import choose_backend
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return f"{', '.join(family(name).backends)} (here auto takes {choose_backend(family(name), 'auto', device)})"
 
 
 def _seam() -> dict[str, str]:

@@ -73,12 +73,13 @@ def _repetition(subject: Subject, *, without: bool) -> list[Part]:
         if without
         else ""
     )
-    parts = [Part("head-scores", "What looks back at a repeat", heads, note=note)]
-    return (
-        [*parts, Part("greedy-loop", "Where greedy decoding goes", loop, lambda r: [r.figure()] if r.period else [])]
-        if new >= 8
-        else parts
-    )
+    if new < 8:
+        note += f" Greedy decoding was left out: the text fills all but {new} of the {most} positions that it learned."
+        return [Part("head-scores", "What looks back at a repeat", heads, note=note.strip())]
+    return [
+        Part("head-scores", "What looks back at a repeat", heads, note=note),
+        Part("greedy-loop", "Where greedy decoding goes", loop, lambda r: [r.figure()] if r.period else []),
+    ]
 
 
 ANALYSIS = Analysis(
