@@ -52,7 +52,15 @@ def huggingface(kind, folder):
         "gemma2": tf.Gemma2Config(head_dim=8, final_logit_softcapping=2.0, **WIDE, **COMMON),
         "mamba": tf.MambaConfig(hidden_size=32, state_size=5, time_step_rank=3, **COMMON),
         "rwkv": tf.RwkvConfig(hidden_size=32, attention_hidden_size=32, **COMMON),
-    }
+        "recurrent_gemma": tf.RecurrentGemmaConfig(
+            **{**WIDE, **COMMON, "num_hidden_layers": 3}, lru_width=32, attention_window_size=6, logits_soft_cap=2.0
+        ),
+        "qwen3_next": tf.Qwen3NextConfig(
+            **{**WIDE, **COMMON, "num_hidden_layers": 4}, head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4,
+            linear_key_head_dim=7, linear_value_head_dim=9, num_experts_per_tok=2, moe_intermediate_size=16,
+            shared_expert_intermediate_size=16, num_experts=4,
+        ),
+    }  # fmt: skip
     torch.manual_seed(1)
     theirs = tf.AutoModelForCausalLM.from_config(configs[kind]).eval()
     with torch.no_grad():
@@ -62,7 +70,9 @@ def huggingface(kind, folder):
     return load_huggingface(folder, dtype=torch.float32)
 
 
-@pytest.fixture(scope="module", params=["native", "odd", "gpt2", "gemma2", "mamba", "rwkv"])
+@pytest.fixture(
+    scope="module", params=["native", "odd", "gpt2", "gemma2", "mamba", "rwkv", "recurrent_gemma", "qwen3_next"]
+)
 def model(request, tmp_path_factory):
     if request.param in ("native", "odd"):
         return native(odd=request.param == "odd")
@@ -74,10 +84,11 @@ def test_components_add_up_to_the_logit_difference_and_only_with_the_scale(model
     with torch.no_grad():
         logits = torch.stack([model(torch.tensor([p]))[0, -1] for p in PROMPTS]).double()
     if result.transformed:
-        assert model.hf_config.final_logit_softcapping == 2.0
+        cap = "logits_soft_cap" if "recurrent_gemma" in model.model_name else "final_logit_softcapping"
+        assert getattr(model.hf_config, cap) == 2.0
         logits = 2.0 * torch.atanh(logits / 2.0)
     actual = (logits[[0, 1], [4, 6]] - logits[[0, 1], [9, 2]]).numpy()
-    assert np.abs(actual).min() > 0.05
+    assert np.abs(actual).min() > 0.02
     np.testing.assert_allclose(result.logit_difference, actual, atol=1e-3)
     np.testing.assert_allclose(result.total, actual, atol=1e-3)
     assert np.abs(result.unscaled.sum(1) + result.constant - actual).min() > 1e-2
