@@ -19,7 +19,7 @@ from jaxtyping import Float64
 from torch import Tensor
 from torch.nn import functional as F
 
-from strobe.probes.fixed_points.system import Roots, System, displacement, less_identity
+from strobe.probes.fixed_points.system import Roots, System, less_identity
 
 Vector = Float64[Tensor, " gates_hidden"]
 Matrix = Float64[Tensor, "gates_hidden hidden"]
@@ -34,10 +34,16 @@ def elman(
     def step(h: Tensor) -> Tensor:
         return act(F.linear(h, R, drive))
 
+    def slope(after: Tensor) -> Tensor:
+        """Of the nonlinearity, [n, H], from what it returned: a relu is above 0 exactly where what it was given is."""
+        return 1 - after.square() if nonlinearity == "tanh" else (after > 0).to(after.dtype)
+
     def jacobian(h: Tensor) -> Tensor:
-        a = F.linear(h, R, drive)
-        slope = 1 - torch.tanh(a).square() if nonlinearity == "tanh" else (a > 0).to(a.dtype)
-        return slope[:, :, None] * R
+        return slope(step(h))[:, :, None] * R
+
+    def linearise(h: Tensor) -> tuple[Tensor, Tensor]:
+        after = step(h)
+        return after - h, less_identity(slope(after)[:, :, None] * R)
 
     return System(
         name=name,
@@ -45,7 +51,7 @@ def elman(
         size=R.shape[1],
         step=step,
         jacobian=jacobian,
-        roots=displacement(step, jacobian),
+        roots=Roots(residual=lambda h: step(h) - h, linearise=linearise),
         fields=(("h", (R.shape[1],)),),
         box=torch.ones(R.shape[1], dtype=R.dtype) if nonlinearity == "tanh" else None,
         shuffled=lambda seed: elman(permuted(R, 1, seed), drive, nonlinearity=nonlinearity, name=name, held=held),

@@ -8,6 +8,9 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 BACKTRACK = (1.0, 0.5, 0.2, 0.05)
+# Roots closer than this, relative to 1 + their largest entry, are one: far above the error of a converged root, far
+# below the distance between roots that a Newton step can tell apart.
+SAME = 1e-6
 # Relative size of the gradient of |r|^2 / 2, |A^T r| / |r|, at which a candidate sits in a local minimum.
 FLAT = 1e-7
 MU_FIRST, MU_LEAST, MU_MOST = 1e-2, 1e-10, 1e15

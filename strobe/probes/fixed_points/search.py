@@ -6,16 +6,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from strobe.probes.fixed_points.anchors import Anchors
 from strobe.probes.fixed_points.candidates import between, random_carries
 from strobe.probes.fixed_points.classify import MARGINAL
 from strobe.probes.fixed_points.finder import Limits, Outcome, solve
+from strobe.probes.fixed_points.merging import merge
+from strobe.probes.fixed_points.outcome import SAME
 from strobe.probes.fixed_points.spectra import eigenvalues, pad, signs
 from strobe.probes.fixed_points.system import System, displacement
 
 FIXED, SLOW, ESCAPED, FAILED = ENDS = ("fixed", "slow", "escaped", "failed")
-# Points closer than this, relative to 1 + their largest entry, are one: far above the error of a converged root, far
-# below the distance between roots that a Newton step can tell apart.
-_SAME = 1e-6
 # Slow points are minima of a flat function, so known less well.
 _SAME_SLOW = 1e-3
 # A stall is a slow point if it moves less than this share of what a typical initial carry moves (ours).
@@ -66,7 +66,8 @@ def search(
     empty = initial.new_zeros(0, system.size)
     none = eigenvalues(system, empty, limits.dense_up_to)
     state = Search(system=system, limits=limits, slow_below=slow_below, points=empty, eigenvalues=none, slow=empty)
-    ended = finish(system, initial, limits, slow_below)
+    anchors = Anchors(system.roots.reduce(initial[:1]).shape[1])
+    ended = finish(system, initial, limits, slow_below, anchors)
     _add(state, ended, counted=True)
     for i in range(rounds):
         # Drawn anew in each round: of many points only some of the pairs are tried.
@@ -79,16 +80,16 @@ def search(
         before = len(state.points)
         state.rounds += 1
         state.n_later += len(candidates)
-        _add(state, finish(system, candidates, limits, slow_below), counted=False)
+        _add(state, finish(system, candidates, limits, slow_below, anchors), counted=False)
         new = len(state.points) > before
         if not new and not _known_incomplete(state):
             break
     return state
 
 
-def finish(system: System, start: Tensor, limits: Limits, slow_below: float) -> Ended:
+def finish(system: System, start: Tensor, limits: Limits, slow_below: float, anchors: Anchors) -> Ended:
     """Solve from every carry of `start` and say how each ended: by what its end point does, not by the solver."""
-    y, outcome, _ = solve(system.roots, system.roots.reduce(start), limits)
+    y, outcome, _ = solve(system.roots, system.roots.reduce(start), limits, anchors)
     x = system.roots.expand(y)
     stalled = (outcome == Outcome.STALLED) & x.isfinite().all(1)
     if bool(stalled.any()):
@@ -110,7 +111,7 @@ def finish(system: System, start: Tensor, limits: Limits, slow_below: float) -> 
 
 def _add(state: Search, ended: Ended, *, counted: bool) -> None:
     fixed = ended.end == ENDS.index(FIXED)
-    points, which = merge(state.points, ended.x[fixed], _SAME)
+    points, which = merge(state.points, ended.x[fixed], SAME)
     state.hits += [0] * (len(points) - len(state.hits))
     new = torch.arange(len(points)) >= len(state.points)
     # A Krylov solution is as good as its products, and polishing would form a Jacobian.
@@ -128,27 +129,6 @@ def _add(state: Search, ended: Ended, *, counted: bool) -> None:
         for i, name in enumerate(ENDS):
             state.ends[name] += int((ended.end == i).sum())
         state.exhausted += ended.exhausted
-
-
-def merge(known: Tensor, new: Tensor, same: float) -> tuple[Tensor, Tensor]:
-    """(`known` and those of `new` that are not among them, for each of `new` which point it is).
-
-    A point stands for everything within `same` of it, so that a line of points stays a line and is not chained into
-    one.
-    """
-    points, which = [known], torch.full((len(new),), -1)
-    if len(known) and len(new):
-        gap, nearest = torch.cdist(new, known).min(1)
-        which = torch.where(gap <= same * (1 + new.abs().amax(1)), nearest, which)
-    count = len(known)
-    while bool((which < 0).any()):
-        first = int((which < 0).nonzero()[0, 0])
-        here = new[first]
-        close = (new - here).norm(dim=-1) <= same * (1 + here.abs().max())
-        which[close & (which < 0)] = count
-        points.append(here[None])
-        count += 1
-    return torch.cat(points), which
 
 
 def polish(system: System, x: Tensor, steps: int = 3) -> Tensor:

@@ -109,13 +109,17 @@ def test_shuffling_keeps_the_numbers_of_every_gate():
 
 
 def test_levenberg_marquardt_takes_over_where_newton_has_no_step():
-    # At 0 the Jacobian of y^2 - 1 is singular, and close by Newton's step overshoots by a thousand.
+    """At -1/4 the Jacobian of y^2 + y/2 - 1 is 0, and close by Newton's step overshoots; it is no minimum there yet.
+
+    A hundred times the residual, so that a step of the map, y + r, leads nowhere.
+    """
     from strobe.probes.fixed_points.system import Roots
 
-    roots = Roots(
-        residual=lambda y: (y**2 - 1) + 0.5 * y, linearise=lambda y: ((y**2 - 1) + 0.5 * y, (2 * y + 0.5)[:, :, None])
-    )
-    start = torch.tensor([[-0.25], [-0.2500001], [3.0]], dtype=torch.float64)
+    def residual(y):
+        return 100 * (y**2 + 0.5 * y - 1)
+
+    roots = Roots(residual=residual, linearise=lambda y: (residual(y), 100 * (2 * y + 0.5)[:, :, None]))
+    start = torch.tensor([[-0.25], [-0.25 - 1e-9], [3.0]], dtype=torch.float64)
     y, outcome, _ = solve(roots, start, Limits())
     expected = np.roots([1, 0.5, -1])
     gap = np.abs(y.numpy() - expected[None]).min(1)

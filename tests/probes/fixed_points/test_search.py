@@ -12,7 +12,7 @@ import torch
 
 from strobe.probes.fixed_points import FixedPoints, Limits, System, fixed_points, from_function
 from strobe.probes.fixed_points.cells import gru
-from strobe.probes.fixed_points.search import merge
+from strobe.probes.fixed_points.merging import merge
 
 ROOT, SLOPE = 0.9575040240772687, 0.16637208775
 
