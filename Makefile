@@ -1,7 +1,7 @@
 # make app     the dashboard, installed on first use
 # make test    everything a change has to pass: style, types, layers, tests, notebooks
 # make check   the same, in whatever environment PYTHON names, installing nothing
-# make gpu     the tests and benchmarks that need a CUDA device
+# make gpu     the tests (also under compute-sanitizer, where it is) and benchmarks that need a CUDA device
 # make bench   the benchmarks: ratios measured side by side
 # make clean   remove what make made
 
@@ -51,6 +51,7 @@ bench: $(VENV)/installed-dev
 
 gpu:
 	$(PYTHON) -m pytest -p no:xdist -m gpu
+	PYTHON="$(PYTHON)" sh tests/kernels/gpu/sanitize.sh
 	@if $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
 		$(PYTHON) tests/benchmarks/gpu.py --write --commit "$$(git rev-parse --short HEAD)"; \
 	else echo "NOTICE: no CUDA device here, so the table was not measured."; fi

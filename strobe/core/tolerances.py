@@ -12,6 +12,12 @@ from typing import Any, Literal
 TOLERANCES: dict[str, dict[str, float]] = {
     # A carry, a read or a gradient of a scan against the loop over `step`.
     "scan": {"float32": 2e-6, "float64": 1e-12},
+    # A Triton kernel on a GPU against the loop in float64 on the rounded signals, by what these are given in. Expected,
+    # and not yet measured: nothing ran on a GPU. Three TF32 products carry 22 bits, bfloat16 carries 8 and a chunk
+    # rounds to it a few times, a cell at every token; an elementwise scan sums in float32 whatever it reads.
+    "kernel, chunks": {"float32": 1e-5, "bfloat16": 2e-2, "float16": 5e-3},
+    "kernel, cells": {"float32": 1e-5, "bfloat16": 3e-2, "float16": 5e-3},
+    "kernel, elementwise": {"float32": 1e-5, "bfloat16": 1e-5, "float16": 1e-5},
     # Logits of a whole model against an independent implementation.
     "logits": {"float32": 1e-5},
 }

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from on_gpu import DTYPES, dtype_id
+from on_gpu import check as on_gpu_check
 from rnn_cases import CELLS, cast, outputs, problem
 
 from strobe.core.tolerances import relative_error
@@ -9,9 +11,6 @@ from strobe.kernels import Edit, scan
 
 pytestmark = pytest.mark.gpu
 every_cell = pytest.mark.parametrize("cell", CELLS)
-# Relative RMS error allowed, by dtype. Not yet measured on a GPU: three TF32 products carry 22 bits, bfloat16 has 8,
-# and h is rounded to it at every token.
-ALLOWED = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 LOOKS = [0, 63, 64, 500, 1022]
 
 
@@ -27,15 +26,15 @@ def on_gpu(p, dtype):
 
 
 def check(found, wanted, dtype):
-    for name, x in found.items():
-        error = relative_error(x.float(), wanted[name])
-        assert error <= ALLOWED[dtype], f"{name}: {error:.3g}"
+    on_gpu_check(found, wanted, "kernel, cells", dtype)
 
 
 @every_cell
 @pytest.mark.parametrize("hidden", [64, 128])
-@pytest.mark.parametrize("dtype", ALLOWED, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
 def test_real_sizes(cell, hidden, dtype):
+    if hidden > 64 and dtype != torch.bfloat16:
+        pytest.skip("a head of 128 channels is held in bfloat16 alone: the kernel refuses it, and another backend runs")
     ours, exact = on_gpu(problem(cell, time=1023, batch=17, hidden=hidden), dtype)
     direction = torch.ones(hidden)
     results = []
@@ -70,6 +69,19 @@ def test_gradients(cell, dtype):
             loss = loss + (x * torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)).sum()
         found.append(dict(zip(inputs, torch.autograd.grad(loss, list(inputs.values())), strict=True)))
     check(*found, dtype)
+
+
+@every_cell
+@pytest.mark.parametrize("heads", [12, 6])
+def test_a_width_of_768_in_heads(cell, heads):
+    ours, exact = on_gpu(problem(cell, time=255, batch=17, hidden=768, heads=heads), torch.bfloat16)
+    with torch.no_grad():
+        found = scan(ours.family, ours.signals, ours.carry, capture=[63, 200], readers=ours.readers)
+        wanted = scan(
+            exact.family, exact.signals, exact.carry, capture=[63, 200], readers=exact.readers, backend="reference"
+        )
+    assert found.backend == "triton"
+    check(outputs(found), outputs(wanted), torch.bfloat16)
 
 
 def test_a_compiled_scan_is_one_graph_and_equals_eager():
