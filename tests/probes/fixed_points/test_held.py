@@ -92,7 +92,7 @@ def test_the_spectrum_is_that_of_the_step(name):
     dense = torch.linalg.eigvals(torch.func.jacrev(step)(torch.zeros(math.prod(shape), dtype=torch.float64)))
     ours = np.repeat(result.eigenvalues.ravel(), result.multiplicity)
     assert len(ours) == len(dense)
-    np.testing.assert_allclose(np.sort(ours.real), np.sort(dense.numpy().real), atol=1e-7)
+    np.testing.assert_allclose(np.sort(ours.real), np.sort(dense.numpy().real), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("below", ["attention", "gru"])
@@ -100,7 +100,7 @@ def test_above_attention_and_above_a_cell_that_comes_to_rest(below):
     model = build(below, "mamba2")
     result = held_fixed_point(model, 5, 1)
     reached = simulated(model, 5, 1, 1000).S[0].numpy()
-    np.testing.assert_allclose(result.memory, reached, rtol=1e-7, atol=1e-10)
+    np.testing.assert_allclose(result.memory, reached, rtol=0, atol=1e-12)
 
 
 # Loading leaves a file to the garbage collector, which says so.
