@@ -28,9 +28,9 @@ def card_markdown(card: dict[str, Any]) -> str:
         card["about"],
         "",
         f"- Layers: {', '.join(card['layers'])}; {card['parameters']:,} parameters, stored in bfloat16.",
-        f"- Made by `{card['command']}`, seed {card['seed']}: {training['steps']} steps of {training['batch_size']} x "
-        f"{training['context']} = {card['tokens_seen']:,} tokens, {training['optimizer']}, learning rate "
-        f"{training['learning_rate']:g}, {card['training_minutes']} minutes on {card['machine']}.",
+        f"- Made by the recipe that `{card['command']}` follows, seed {card['seed']}: {training['steps']} steps of "
+        f"{training['batch_size']} x {training['context']} = {card['tokens_seen']:,} tokens, {training['optimizer']}, "
+        f"learning rate {training['learning_rate']:g}, {card['training_minutes']} minutes on {card['machine']}.",
         f"- Weights (SHA-256): `{card['weights_hash']}`",
         "",
         *_figures(card),
