@@ -36,6 +36,11 @@ def test_every_class_has_the_losses_of_its_tokens(model, tmp_path):
         assert found.loss[i] == pytest.approx(nats[where].mean(), rel=1e-5)
         assert found.ngram_loss[i] == pytest.approx(counted[where].mean(), rel=1e-9)
     assert (found.outcomes.sum(1) == found.count).all()
+    # Who is right: the n-gram by the two tokens before, the model by all of them.
+    by_ngram = [ngram.distribution(r[max(0, t - 2) : t]).argmax() == r[t] for r in rows for t in range(1, 60)]
+    by_model = torch.stack([model(torch.from_numpy(r)[None])[0, :-1].argmax(-1) for r in rows]).numpy() == rows[:, 1:]
+    both, only_model, only_ngram, _ = found.outcomes[found.classes.index("all")]
+    assert (both + only_ngram, both + only_model) == (sum(by_ngram), by_model.sum())
     assert ErrorTypes.load(found.save(tmp_path / "errors.safetensors")) == found
     assert len(found.figure().data) == 2 and "in_string" in found.summary()
     assert list(found.to_frame().columns[-4:]) == list(KINDS)

@@ -112,6 +112,8 @@ def test_what_is_found_before_the_end_says_so(mamba, tmp_path):
         found = getattr(last, name)
         np.testing.assert_array_equal(found[:5], getattr(whole, name)[:5])
         assert np.isnan(found[5:]).all()
+    # What was handed over early does not grow afterwards.
+    assert np.isnan(so_far[0].kl[1:]).all() and np.isfinite(so_far[0].kl[0])
     assert last.partial in last.summary() and last.figure().layout.title.subtitle.text == last.partial
     assert TokenImportance.load(last.save(tmp_path / "i.safetensors")) == last
     with pytest.raises(ValueError, match="may be among the rest; run it again"):
