@@ -83,7 +83,7 @@ class CodaLens(Result):
                 line={"color": figures.CONTROL_COLOR, "dash": "dot"}, showlegend=lens == 0, row=1, col=lens + 1,
             )  # fmt: skip
         where = "mean over tokens" if position is None else f"after token {position % len(self.tokens)}"
-        fig.update_yaxes(type="log")
+        fig.update_yaxes(type="log", dtick=1)
         fig.update_yaxes(title_text="rank (1 is first)", row=1, col=1)
         fig.update_xaxes(title_text="step of the core", dtick=max(1, len(core_steps) // 12))
         fig.update_layout(
