@@ -132,3 +132,20 @@ print(curves.summary().splitlines()[1])
 # %%
 print(layer_exponents(language, "def area(r):", draws=4).summary())
 print(depth_orbit(language, "def area(r):", layers=1, steps=60).summary())
+
+# %% [markdown]
+# A depth-recurrent model applies one block again and again by design, each time with the embedded input e beside the
+# stream: s <- R(e, s). Any such block of yours is a module or a function of the stream. Here it is a random transformer
+# layer, with small weights and with large ones.
+
+# %%
+for gain in (0.5, 3.0):
+    torch.manual_seed(0)
+    block = torch.nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True).eval()
+    embedded, first = torch.randn(5, 16), torch.randn(5, 16)
+    with torch.no_grad():
+        for p in block.parameters():
+            p.mul_(gain)
+    seen = depth_orbit(lambda s, R=block, e=embedded: R(s + e), first, dtype=torch.float32)
+    print(f"weights times {gain}: {seen.summary().splitlines()[0]}; exponents {seen.exponents.round(3)}")
+seen.figure().show()

@@ -4,8 +4,8 @@ For blocks that are applied many times by design (Universal Transformers, Dehgha
 2025, who show such paths and name them without a definition), and, as a thought experiment, for any block of a model.
 The definitions are ours. With s_t the stream of a token, over the last half of the steps:
 
-    fixed point      a step is below 1e-6 of the first one, and steps shrink: node, spiral or alternating by how one
-                     step lies to the last
+    fixed point      a step is below 1e-6 of the first one (1e-5 in single precision), and steps shrink: node, spiral or
+                     alternating by how one step lies to the last
     orbit            it returns after k >= 2 steps to within 1e-3 of the diameter of its path
     slider           net displacement is over 0.9 of the path length
     quasi-periodic, chaotic     none of these, and the largest Lyapunov exponent is below or above .005 nats a step
@@ -16,13 +16,15 @@ is disturbed, which in a causal model is its own part of the spectrum.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from strobe.core.provenance import Provenance
+from strobe.models.fingerprint import weights_hash
 from strobe.probes.fixed_points.block_passes import apply_block, n_blocks, streams
 from strobe.probes.fixed_points.depth_orbit_result import DepthOrbit
 from strobe.probes.fixed_points.held import as_inputs
@@ -30,6 +32,8 @@ from strobe.probes.fixed_points.system import System
 from strobe.probes.provenance import provenance_of
 
 _FIXED, _RETURN, _STRAIGHT, _CHAOS = 1e-6, 1e-3, 0.9, 0.005
+# Steps below this share of the first one may be rounding: in double precision (True) and in single.
+_ROUNDING = {True: 1e-9, False: 1e-5}
 # Steps of the last quarter over those of the quarter before, below which the path is still on its way to rest.
 _SHRINKS = 0.3
 
@@ -42,20 +46,24 @@ def depth_orbit(
     layers: tuple[int, int] | int | None = None,
     steps: int = 400,
     separation: float | None = None,
+    dtype: torch.dtype | None = None,
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> DepthOrbit:
     """Apply a map `steps` times from `start` and say what each token does.
 
-    `source`: a `System`, with `start` [size]; a function of streams [n, tokens, d] to the same, row by row, with
-    `start` [tokens, d]; or a loaded model, with `start` a text or ids, of which block `layers` (or the blocks from the
-    first to the second of a pair, None: all of them) is applied to its own output, from the stream it reads there.
-    `separation`: of the neighbours, relative to the stream; None for 1e-7, and 1e-3 in a model of single precision.
-    Raises ValueError for fewer than 40 steps, or blocks the model does not have.
+    `source`: a `System`, with `start` [size]; a block of your own, with `start` [tokens, d]: a module, or a function of
+    streams [n, tokens, d] to the same, row by row (of a depth-recurrent model that reads its input e at every depth,
+    ``lambda s: block(e, s)``); or a loaded model, with `start` a text or ids, of which block `layers` (or the blocks
+    from the first to the second of a pair, None: all of them) is applied to its own output, from the stream it reads
+    there. `dtype`: of the streams that a block of your own is given; None for that of a module's weights, and double
+    precision for a function. `separation`: of the neighbours, relative to the stream; None for 1e-7, and 1e-3 in
+    single precision. Raises ValueError for fewer than 40 steps, blocks the model does not have, and a block that
+    returns another shape or answers the same streams in two ways.
     """
     if steps < 40:
         raise ValueError(f"{steps} steps were asked for; what happens in the long run takes 40 or more")
-    step, first, units, name, provenance, fine = _taken(source, start, layers, steps, seed)
+    step, first, units, name, provenance, fine = _taken(source, start, layers, steps, dtype, seed)
     apart = separation if separation is not None else (1e-7 if fine else 1e-3)
     tick = progress or (lambda done, total, what: None)
     paths, exponents = _run(step, first, steps, apart, lambda t: tick(t, 2 * steps, "applying the block"))
@@ -63,8 +71,9 @@ def depth_orbit(
     other, other_exponents = _run(
         step, first[:, order], steps, apart, lambda t: tick(steps + t, 2 * steps, "from another start")
     )
-    found = [_classified(paths[:, u], float(exponents[u])) for u in range(len(units))]
-    null = [_classified(other[:, u], float(other_exponents[u])) for u in range(len(units))]
+    floor = _ROUNDING[fine]
+    found = [_classified(paths[:, u], float(exponents[u]), floor) for u in range(len(units))]
+    null = [_classified(other[:, u], float(other_exponents[u]), floor) for u in range(len(units))]
     flat = np.nan_to_num(paths.reshape(-1, paths.shape[-1]))
     _, s, v = np.linalg.svd(flat - flat.mean(0), full_matrices=False)
     axes, share = np.zeros((3, flat.shape[1])), np.zeros(3)
@@ -87,23 +96,14 @@ def depth_orbit(
     )
 
 
-def _taken(source: Any, start: Any, layers: Any, steps: int, seed: int) -> Any:
+def _taken(source: Any, start: Any, layers: Any, steps: int, dtype: torch.dtype | None, seed: int) -> Any:
     """(map of [n, units, d], start [units, d], units' names, name, provenance, whether double precision)."""
     settings = {"steps": steps, "layers": layers}
     control = "the same map from the first stream with its entries permuted"
     if isinstance(source, System) or not hasattr(source, "hook_dict"):
-        first = torch.as_tensor(start).detach().to(torch.float64, copy=True)
-        flat = isinstance(source, System)
-        first = first.view(1, -1) if flat else first
-        if first.ndim != 2 or (flat and first.shape[1] != source.size):
-            raise ValueError(f"a start of shape {tuple(torch.as_tensor(start).shape)} was given; give [tokens, d]")
-        name = source.name if flat else getattr(source, "__name__", "function")
-
-        def step(x: Tensor) -> Tensor:
-            return source.step(x[:, 0])[:, None] if isinstance(source, System) else source(x)
-
-        provenance = Provenance(model=name, seed=seed, settings=settings, control=control)
-        return step, first, [str(i) for i in range(len(first))], name, provenance, True
+        return _own(source, start, dtype, Provenance(model="", seed=seed, settings=settings, control=control))
+    if dtype is not None:
+        raise ValueError(f"{source.model_name} was loaded in its own precision; leave out dtype, or load it in {dtype}")
     tokens, n = as_inputs(source, start), n_blocks(source)
     low, high = (0, n - 1) if layers is None else (layers, layers) if isinstance(layers, int) else layers
     if not 0 <= low <= high < n:
@@ -125,6 +125,40 @@ def _taken(source: Any, start: Any, layers: Any, steps: int, seed: int) -> Any:
     provenance = provenance_of(source, seed=seed, settings=settings | {"tokens": tokens[0].tolist()}, control=control)
     fine = before.dtype == torch.float64
     return block_step, before[0].double(), units, f"{which} of {source.model_name}", provenance, fine
+
+
+def _own(source: Any, start: Any, dtype: torch.dtype | None, provenance: Provenance) -> Any:
+    """The same of a `System`, a module or a function; checked on the start."""
+    first = torch.as_tensor(start).detach().to(device="cpu", dtype=torch.float64, copy=True)
+    system = source if isinstance(source, System) else None
+    first = first.view(1, -1) if system is not None else first
+    if first.ndim != 2 or (system is not None and first.shape[1] != system.size):
+        raise ValueError(f"a start of shape {tuple(torch.as_tensor(start).shape)} was given; give [tokens, d]")
+    name, weights, given = getattr(source, "__name__", "function"), None, dtype or torch.float64
+    if system is not None:
+        name, weights, given = system.name, system.weights_hash, torch.float64
+    elif isinstance(source, nn.Module):
+        own = next((p.dtype for p in source.parameters()), torch.float64)
+        name, weights, given = type(source).__name__, weights_hash(source), dtype or own
+
+    def step(x: Tensor) -> Tensor:
+        return system.step(x[:, 0])[:, None] if system is not None else source(x.to(given)).to(x.dtype)
+
+    # Three rows, as the path and its neighbours are given together.
+    rows = first.expand(3, *first.shape).clone()
+    after, again = step(rows.clone()), step(rows.clone())
+    if after.shape != rows.shape:
+        raise ValueError(
+            f"{name} was given streams of shape {tuple(rows.shape)} and returned {tuple(after.shape)}; a block that is "
+            "applied to its own output has to return the shape it was given"
+        )
+    if not torch.equal(after.nan_to_num(), again.nan_to_num()):
+        raise ValueError(
+            f"{name} answered the same streams with two different results, so its path says nothing; take the noise "
+            "out of it (dropout: call .eval())"
+        )
+    units = [str(i) for i in range(len(first))]
+    return step, first, units, name, replace(provenance, model=name, weights_hash=weights), given == torch.float64
 
 
 def _run(
@@ -154,21 +188,21 @@ def _run(
     return torch.stack(path).numpy(), late.clamp_min(-50).mean(0).numpy()
 
 
-def _classified(path: np.ndarray, exponent: float) -> dict[str, Any]:
-    """What the path [time, d] of one unit does; see the module."""
+def _classified(path: np.ndarray, exponent: float, floor: float) -> dict[str, Any]:
+    """What the path [time, d] of one unit does; see the module. `floor`: see `_ROUNDING`."""
     moves = np.diff(path, axis=0)
     sizes = np.linalg.norm(moves, axis=1)
     first = sizes[0] if sizes[0] > 0 else 1.0
     late, late_moves = path[len(path) // 2 :], moves[len(moves) // 2 :]
     length = np.linalg.norm(late_moves, axis=1).sum()
     straightness = float(np.linalg.norm(late[-1] - late[0]) / length) if length > 0 else 0.0
-    rate, kind_of_rest = _approach(moves, sizes, first)
+    rate, kind_of_rest = _approach(moves, sizes, first, floor)
     period, recurrence = _period(late)
     answer = {"period": 0, "speeds": sizes / first, "rate": rate, "recurrence": recurrence}
     answer["straightness"] = straightness
     if not np.isfinite(path).all():
         return answer | {"kind": "undecided"}
-    if sizes[-1] <= _FIXED * first:
+    if sizes[-1] <= max(_FIXED, floor) * first:
         return answer | {"kind": f"fixed point: {kind_of_rest}"}
     if straightness > _STRAIGHT:
         return answer | {"kind": "slider"}
@@ -180,9 +214,9 @@ def _classified(path: np.ndarray, exponent: float) -> dict[str, Any]:
     return answer | {"kind": "chaotic" if exponent > _CHAOS else "quasi-periodic"}
 
 
-def _approach(moves: np.ndarray, sizes: np.ndarray, first: float) -> tuple[float, str]:
+def _approach(moves: np.ndarray, sizes: np.ndarray, first: float, floor: float) -> tuple[float, str]:
     """(the factor by which a step shrinks, node, spiral or alternating), over the last steps above rounding."""
-    usable = np.nonzero(sizes > 1e-9 * first)[0]
+    usable = np.nonzero(sizes > floor * first)[0]
     if len(usable) < 3:
         return 0.0, "node"
     last = usable[-1]

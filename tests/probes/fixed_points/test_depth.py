@@ -95,6 +95,48 @@ def test_tokens_are_told_apart_and_a_spiral_to_0_is_no_orbit():
     assert result.periods.tolist() == [0, 5]
 
 
+class Reads(torch.nn.Module):
+    """A depth-recurrent block, s <- A s + e, for the input e of each token."""
+
+    def __init__(self, A, e, noise=0.0):
+        super().__init__()
+        self.A, self.e = torch.nn.Parameter(A), torch.nn.Parameter(e)
+        self.drop = torch.nn.Dropout(noise)
+
+    def forward(self, s):
+        return self.drop(s @ self.A.T + self.e)
+
+
+def test_a_users_own_block_runs_in_its_own_precision_and_comes_to_rest_where_it_has_to():
+    A, e = turn(0.4, 0.6).float(), torch.tensor([[1.0, 0.0], [0.0, -3.0], [0.5, 0.5]])
+    block = Reads(A, e)
+    result = depth_orbit(block, torch.zeros(3, 2), steps=80)
+    assert result.kinds == ["fixed point: spiral"] * 3
+    np.testing.assert_allclose(result.rates, 0.6, rtol=0.02)
+    np.testing.assert_allclose(result.exponents, math.log(0.6), atol=2e-3)
+    assert result.provenance.weights_hash is not None
+    assert result.system == "Reads"
+    assert block.A.requires_grad
+    # Two components hold all of it, so that distances on the path are those of the streams.
+    rest = torch.linalg.solve(torch.eye(2) - A, e.T).T.detach().numpy()
+    far = np.linalg.norm(result.paths[-1] - result.paths[0], axis=-1)
+    np.testing.assert_allclose(far, np.linalg.norm(rest, axis=1), rtol=1e-5)
+    as_function = depth_orbit(lambda s: block(s), torch.zeros(3, 2), steps=80, dtype=torch.float32)
+    np.testing.assert_array_equal(as_function.speeds, result.speeds)
+
+
+def test_blocks_that_cannot_be_followed_are_refused():
+    eye = torch.eye(2)
+    with pytest.raises(ValueError, match="two different results"):
+        depth_orbit(Reads(eye, torch.ones(1, 2), noise=0.5).train(), torch.ones(1, 2))
+    with pytest.raises(ValueError, match="return the shape it was given"):
+        depth_orbit(lambda s: s[..., :1], torch.zeros(1, 2))
+    with pytest.raises(ValueError, match=r"give \[tokens, d\]"):
+        depth_orbit(lambda s: s, torch.zeros(2))
+    with pytest.raises(ValueError, match="its own precision"):
+        depth_orbit(build(), TOKENS, layers=1, dtype=torch.float32)
+
+
 @torch.no_grad()
 def test_a_block_of_a_model_is_applied_to_its_own_output():
     model = build(scale=0.1)
