@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,6 +17,12 @@ _PACKAGES = ("torch", "transformers", "transformer-lens", "numpy")
 
 def versions() -> dict[str, str]:
     """Versions of strobe and of what its numbers depend on, from the packages' metadata: nothing is imported."""
+    return dict(_versions())
+
+
+# Reading the metadata of four packages takes as long as a small analysis, and none changes while we run.
+@cache
+def _versions() -> dict[str, str]:
     found = {"strobe": __version__}
     for package in _PACKAGES:
         try:
