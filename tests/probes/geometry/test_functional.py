@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from live_bytes import LiveBytes
 
 from strobe.models import HookedLM, ModelConfig
 from strobe.models.huggingface import load_huggingface
@@ -108,3 +109,22 @@ def test_controls_have_the_residuals_length_and_another_direction():
     assert (match[0] == match[1]).all()
     # Where there is no residual, nothing is put there.
     torch.testing.assert_close(variants(y, y[:, None], 0), y[:, None].expand(40, 3, 8))
+
+
+def test_a_deep_model_takes_fewer_copies_at_a_time_and_no_more_memory(monkeypatch):
+    monkeypatch.setattr(functional, "_HELD", 2**13)
+    monkeypatch.setattr(functional, "_COPIED", 2**17)
+    generator = torch.Generator().manual_seed(0)
+    tokens, put = torch.randint(3, 61, (6, 25), generator=generator), torch.randn(6, 2, 60, 16, generator=generator)
+
+    def peak(n_layers):
+        options = {"attention": {"n_heads": 2}}
+        layers = ("attention",) * n_layers
+        model = HookedLM(ModelConfig(d_model=16, d_vocab=61, layers=layers, mixer_options=options, mlp="none"))
+        replacement_kl(model, tokens[:1], [20, 24], 1, put[:1])
+        with LiveBytes() as live:
+            replacement_kl(model, tokens, [20, 24], 1, put)
+        return live.peak
+
+    # Without either bound twice the layers are twice the bytes.
+    assert 200_000 < peak(8) < 1.05 * peak(4)
