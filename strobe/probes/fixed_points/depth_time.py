@@ -130,6 +130,7 @@ def _taken(source: Any, start: Any, layers: Any, steps: int, dtype: torch.dtype 
 def _own(source: Any, start: Any, dtype: torch.dtype | None, provenance: Provenance) -> Any:
     """The same of a `System`, a module or a function; checked on the start."""
     first = torch.as_tensor(start).detach().to(device="cpu", dtype=torch.float64, copy=True)
+    block: Any = source
     system = source if isinstance(source, System) else None
     first = first.view(1, -1) if system is not None else first
     if first.ndim != 2 or (system is not None and first.shape[1] != system.size):
@@ -142,7 +143,7 @@ def _own(source: Any, start: Any, dtype: torch.dtype | None, provenance: Provena
         name, weights, given = type(source).__name__, weights_hash(source), dtype or own
 
     def step(x: Tensor) -> Tensor:
-        return system.step(x[:, 0])[:, None] if system is not None else source(x.to(given)).to(x.dtype)
+        return system.step(x[:, 0])[:, None] if system is not None else block(x.to(given)).to(x.dtype)
 
     # Three rows, as the path and its neighbours are given together.
     rows = first.expand(3, *first.shape).clone()
