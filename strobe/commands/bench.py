@@ -50,7 +50,7 @@ def rows(match: str, capabilities: list[int]) -> Iterator[tuple[str, str]]:
     for variant in variants():
         if match not in variant.name:
             continue
-        for capability in capabilities:
+        for capability in (c for c in capabilities if c in variant.capabilities):
             found = compile_for(variant, capability)
             problems = found.problems()
             opcodes = ", ".join(f"{count} {name}" for name, count in found.tensor_opcodes.items()) or "none"

@@ -157,6 +157,13 @@ def test_the_carry_before_the_first_token_weighs_nothing_in_any_dtype():
         assert result.read.isfinite().all()
 
 
+def test_readers_in_the_dtype_of_the_signals_answer_in_the_carry_s():
+    s = problem(time=3, dtype=torch.bfloat16)
+    u = torch.eye(6, dtype=torch.bfloat16)[[4, 0]]
+    result = scan(SLSTM, s, readers=u)
+    assert torch.equal(result.readers, result.read[..., [4, 0]])
+
+
 def test_heads_that_do_not_divide_the_rows_are_refused():
     s = problem()
     with pytest.raises(ValueError, match=r"R of shape 24 x 4 was given for 4 gates.*multiple of 16"):

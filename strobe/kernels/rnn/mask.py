@@ -20,7 +20,7 @@ def keep(mask: Tensor | None, new: Any, old: Any) -> Any:
 
 def reader(carry: Any, readers: Tensor) -> Tensor:
     """`readers` [n_readers, hidden] are directions in the space of h; the answer is u . h_t, [batch, n_readers]."""
-    return carry.h @ readers.T
+    return carry.h @ readers.T.to(carry.h.dtype)
 
 
 def before(first: Tensor, read: Tensor) -> Tensor:

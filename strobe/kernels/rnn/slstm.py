@@ -75,7 +75,8 @@ class SLSTMTrace(NamedTuple):
 def widened(signals: SLSTMSignals) -> SLSTMSignals:
     """`signals` in the dtype that is computed in."""
     dtype = work_dtype(*signals[:4])
-    return SLSTMSignals(*(x.to(dtype) for x in signals[:4]), signals.mask)
+    x, W, R, b = (y.to(dtype) for y in signals[:4])
+    return SLSTMSignals(x, W, R, b, signals.mask)
 
 
 def init_carry(signals: SLSTMSignals) -> SLSTMCarry:

@@ -28,6 +28,7 @@ class Variant:
     `signature`: the type of each argument that is not in `constants` ("*fp32", "i32"); pointers are taken to be 16-byte
     aligned, which torch's allocations are. `constants`: values of the compile-time arguments, None for a pointer that
     is not passed. `stack`: by capability, the bytes a thread may spill where that is not 0, and `why_stack` the reason.
+    `capabilities`: those that it is launched on so.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Variant:
     num_stages: int
     stack: Mapping[int, int] = field(default_factory=dict)
     why_stack: str = ""
+    capabilities: tuple[int, ...] = (90, 80)
     tensor_rows: int = 0
     """Rows of its largest product; from 64 on a Hopper kernel has to use warp-group instructions."""
 

@@ -54,7 +54,7 @@ def run(
     batch, time, heads, value = v.shape
     for x in (q, k) if b is None else (q, b):
         heads_per_group(heads, x.shape[2])
-    chunk = chunk or plan(rank, log_decay.ndim == 4, k.shape[3], value).chunk
+    chunk = chunk or plan(rank, log_decay.ndim == 4, k.shape[3], value, v.dtype).chunk
     S = carry.S.broadcast_to(batch, heads, k.shape[3], value)
     keep = torch.is_grad_enabled() and _wants_gradient(*signals, S, readers)
     values, kinds, edited = _edit_list(edits, carry)

@@ -221,7 +221,10 @@ def _launch(kernel: Any, grid: tuple[int, ...], tiles: Tiles, **arguments: Any) 
 
 
 def _plan(inputs: Inputs) -> Plan:
-    return plan(inputs.rank, inputs.channel, inputs.S.shape[2], inputs.S.shape[3])
+    key, value = inputs.S.shape[2:]
+    device = inputs.v.device
+    capability = 10 * torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 90
+    return plan(inputs.rank, inputs.channel, key, value, inputs.v.dtype, capability)
 
 
 def _shared(inputs: Inputs, layout: Chunks) -> dict[str, Any]:

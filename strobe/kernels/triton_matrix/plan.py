@@ -32,16 +32,25 @@ class Plan:
     input_gradient: Tiles
 
 
-def plan(rank: int, channel: bool, key: int, value: int) -> Plan:
-    """The plan for `rank` (0, 1, 2), decay per key `channel` or per head, and head sizes `key` and `value`.
+def plan(rank: int, channel: bool, key: int, value: int, dtype: torch.dtype, capability: int = 90) -> Plan:
+    """The plan for `rank` (0, 1, 2), decay per key `channel` or per head, head sizes `key` and `value`, the signals'
+    `dtype`, and the compute capability (90 for 9.0 and later).
 
     Chosen from what compiling for sm_90 in bfloat16 left in registers (chunks of 16, 32 and 64, 32 and 64 value
-    channels, 4 and 8 warps); not by time, as no GPU was at hand.
+    channels, 4 and 8 warps); in float32, whose products keep two parts of each operand, for both capabilities (chunks
+    of 16, 16 and 32 value channels). Not by time, as no GPU was at hand.
     """
+    if dtype == torch.float32 and not channel and 32 < key <= 128:
+        narrow = rank > 0 and capability < 90
+        return _same(16, Tiles(min(power_of_two(value), 16 if narrow else 32), 4 if narrow else 8, 1))
     simple = rank == 0 and not channel and key <= 128
     chunk = 32 if simple and key > 32 else 16
     block = min(power_of_two(value), 64 if simple else 32)
-    tiles = Tiles(block, 8 if key > 32 else 4, 2)
+    return _same(chunk, Tiles(block, 8 if key > 32 else 4, 2))
+
+
+def _same(chunk: int, tiles: Tiles) -> Plan:
+    """A plan whose scan and gradients have one tile."""
     return Plan(
         chunk=chunk,
         inverse=Tiles(0, 4, 1),

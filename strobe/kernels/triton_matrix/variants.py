@@ -1,5 +1,6 @@
 """The chunk kernel at the shapes it is compiled for ahead of time: head sizes of released models, in bfloat16."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,8 +36,8 @@ def variants() -> list[Variant]:
         found += [_inverse(shape)] if shape[1] else []
         found += [_scan(shape), _scan(shape, looks=True), _scan(shape, keep=True)]
         found += [_carry_gradient(shape), _input_gradient(shape)]
-    for shape in (SHAPES[0], SHAPES[3]):
-        found.append(_scan(shape, dtype=torch.float32))
+    found.append(_scan(SHAPES[0], dtype=torch.float32))
+    found += [_scan(SHAPES[3], dtype=torch.float32, capabilities=(capability,)) for capability in (90, 80)]
     return found
 
 
@@ -44,14 +45,21 @@ def _inverse(shape: tuple[Any, ...]) -> Variant:
     return _variant(shape, "inverse", forward.inverse_kernel, _plan(shape).inverse, {"EXACT": "tf32x3"})
 
 
-def _scan(shape: tuple[Any, ...], *, looks: bool = False, keep: bool = False, dtype: Any = torch.bfloat16) -> Variant:
+def _scan(
+    shape: tuple[Any, ...],
+    *,
+    looks: bool = False,
+    keep: bool = False,
+    dtype: Any = torch.bfloat16,
+    capabilities: tuple[int, ...] = (90, 80),
+) -> Variant:
     """`looks`: captures, edits and readers on; without them the kernel has none of their instructions."""
-    tiles = _plan(shape).scan
+    tiles = _plan(shape, dtype, capabilities[0]).scan
     off = {} if looks else {"READERS": None, "VALUES": None, "KINDS": None, "LOOKS": None}
     flags = dict.fromkeys(("CAPTURE", "EDIT", "READ"), looks)
     extra = {**off, **flags, "CUT": looks, "KEEP": keep, "BLOCK_VALUE": tiles.block_value}
     name = "scan, captures, edits, readers" if looks else "scan, starts kept" if keep else "scan"
-    return _variant(shape, name, forward.scan_kernel, tiles, extra, dtype)
+    return replace(_variant(shape, name, forward.scan_kernel, tiles, extra, dtype), capabilities=capabilities)
 
 
 def _carry_gradient(shape: tuple[Any, ...]) -> Variant:
@@ -66,16 +74,17 @@ def _input_gradient(shape: tuple[Any, ...]) -> Variant:
     return _variant(shape, "gradients of the inputs", backward.input_gradient_kernel, tiles, blocks)
 
 
-def _plan(shape: tuple[Any, ...]) -> Any:
-    return plan(*shape[1:])
+def _plan(shape: tuple[Any, ...], dtype: Any = torch.bfloat16, capability: int = 90) -> Any:
+    _, rank, channel, key, value = shape
+    return plan(rank, channel, key, value, dtype, capability)
 
 
 def _variant(
     shape: tuple[Any, ...], what: str, kernel: Any, tiles: Tiles, extra: dict[str, Any], dtype: Any = torch.bfloat16
 ) -> Variant:
     name, rank, channel, key, value = shape
-    stack, why = _allowed_stack(channel, key, dtype)
-    chunk = _plan(shape).chunk
+    stack, why = _allowed_stack(rank, channel, key, dtype)
+    chunk = _plan(shape, dtype).chunk
     names = kernel.arg_names
     given = {
         "CUT": False,
@@ -107,10 +116,11 @@ def _variant(
     )
 
 
-def _allowed_stack(channel: bool, key: int, dtype: Any) -> tuple[dict[int, int], str]:
+def _allowed_stack(rank: int, channel: bool, key: int, dtype: Any) -> tuple[dict[int, int], str]:
     """Bytes a thread that a kernel may spill, by capability, and why; set to what compiling found, rounded up."""
     if dtype == torch.float32:
-        return {90: 1536, 80: 2048}, "three TF32 products keep two parts of each operand"
+        why = "three TF32 products keep two parts of each operand, on sm_80 in registers"
+        return ({90: 320, 80: 1536} if rank else {90: 64, 80: 320}), why
     if channel:
         why = "the decays of every level of halves are kept from one product with them to the next"
         allowed = 1280 if key > 128 else 256

@@ -121,6 +121,21 @@ def test_the_operator_is_what_torch_expects(dtype):
     torch.library.opcheck(diagonal_scan, (a, b, h, None, None, [], []))
 
 
+@both
+def test_a_compiled_scan_is_one_graph_and_equals_eager(dtype):
+    inputs = [x.requires_grad_() for x in problem(dtype, 5)]
+
+    def scanned(*inputs):
+        result = run(inputs, capture=[3])
+        return sum(x.abs().square().sum() for x in outputs(result).values())
+
+    eager = torch.autograd.grad(scanned(*inputs), inputs)
+    compiled = torch.autograd.grad(torch.compile(scanned, fullgraph=True, backend="aot_eager")(*inputs), inputs)
+    for x, y in zip(compiled, eager, strict=True):
+        assert y.abs().max() > 0
+        assert_close(*(torch.view_as_real(z) if z.is_complex() else z for z in (x, y)), kind="scan")
+
+
 def test_what_cannot_run_is_refused_and_an_empty_batch_is_not():
     p = problem(REAL, 3)
     with pytest.raises(ValueError, match=r"'triton' was asked for.*a is float64.*backend='chunked'"):

@@ -50,13 +50,15 @@ def test_a_gradient_of_an_edits_value_is_refused_by_the_operator():
         rnn_scan(*x, True)[0].sum().backward()
 
 
-def test_a_compiled_scan_is_one_graph_and_equals_eager():
-    p = problem("lstm", time=5)
+@every_cell
+def test_a_compiled_scan_is_one_graph_and_equals_eager(cell):
+    p = problem(cell, time=5, hidden=6, heads=2)
+    weights = sum(x is not None for x in p.signals)
 
-    def scanned(x, W, R, b, h, c):
-        signals = type(p.signals)(x, W, R, b)
-        result = scan(p.family, signals, type(p.carry)(h, c), capture=[3], backend="triton")
-        return result.read.sum() + result.captured.c.square().sum()
+    def scanned(*inputs):
+        signals, carry = type(p.signals)(*inputs[:weights]), type(p.carry)(*inputs[weights:])
+        result = scan(p.family, signals, carry, capture=[3], backend="triton")
+        return result.read.sum() + sum(x.square().sum() for x in result.captured)
 
     inputs = [x.requires_grad_() for x in (*(x for x in p.signals if x is not None), *p.carry)]
     eager = torch.autograd.grad(scanned(*inputs), inputs)
