@@ -150,7 +150,7 @@ def dynamic_modes(
         found = z @ axes.T
         return found[..., :features] + mean if lift is not None else found[..., -features:] + mean
 
-    errors, persistence = held_out_errors(series[:, cut:], lifted[:, split:], ahead, horizons, delays)
+    errors, persistence = held_out_errors(series[:, cut:], lifted[:, split:], ahead, horizons)
     kind = f"extended DMD, {lifted.shape[-1]} functions" if lift else "exact DMD" + f", {delays} delays" * (delays > 1)
     return DynamicModes(
         system=system,
@@ -175,13 +175,11 @@ def held_out_errors(
     lifted: np.ndarray,
     ahead: Callable[[np.ndarray, int], np.ndarray],
     horizons: tuple[int, ...],
-    delays: int = 1,
 ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     """Squared error of ``ahead(lifted, steps)`` and of persistence against `truth`, as shares of its variance.
 
     ``lifted[:, i]`` is the state as the map takes it at ``truth[:, i]`` (its last delay).
     """
-    del delays
     variance = np.square(truth - truth.mean((0, 1))).mean()
     made, stayed = [], []
     for steps in horizons:

@@ -35,6 +35,17 @@ def test_the_logistic_map_has_ln_2():
     assert found.mean[0] == pytest.approx(math.log(2), abs=2e-3)
 
 
+def test_the_steps_after_the_transient_are_counted_and_no_other():
+    x, expected = 0.3, []
+    for t in range(11 + 50):
+        if t >= 11:
+            expected.append(math.log(abs(4 * (1 - 2 * x))))
+        x = 4 * x * (1 - x)
+    initial = torch.tensor([[0.3]], dtype=torch.float64)
+    found = lyapunov_spectrum(logistic(), steps=50, transient=11, initial=initial, control=False)
+    assert found.mean[0] == pytest.approx(np.mean(expected), abs=1e-9)
+
+
 def test_henon():
     found = lyapunov_spectrum(henon(), steps=3000, transient=200, initial=starts(8, 2))
     assert found.mean[0] == pytest.approx(0.4192, abs=0.012)
@@ -149,6 +160,18 @@ def test_the_sum_of_a_delta_layer_is_the_mean_log_determinant():
     again = driven_lyapunov_spectrum(model, _same_tokens(), control=False)
     logs = torch.linalg.slogdet(A)[1][0].mean(0)
     np.testing.assert_allclose(again.exponents.sum(1), logs.detach().numpy(), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("elman", {"hidden": 5}), ("gated_deltanet", {"heads": 2, "key": 3, "value": 4})]
+)
+def test_the_positions_after_the_transient_are_counted_and_no_other(name, options):
+    from strobe.probes.dynamics.driven import layer_jacobians
+
+    model, tokens = _linear(name, **options), torch.randint(11, (17,))
+    found = driven_lyapunov_spectrum(model, tokens, transient=3, control=False)
+    logs = torch.stack([torch.linalg.slogdet(J)[1] for J in list(layer_jacobians(model, tokens))[3:]])
+    np.testing.assert_allclose(found.exponents.sum(1), logs.mean(0).numpy(), atol=1e-9)
 
 
 def _same_tokens():

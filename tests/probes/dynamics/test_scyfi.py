@@ -89,21 +89,33 @@ def test_shallow_plrnn_parameters_of_the_authors():
 
 
 @pytest.mark.parametrize(
-    ("a1", "w1", "w2", "order"),
+    ("a1", "w1", "w2", "h2", "order"),
     [
-        (0.8377689000000008, -0.6437499999999996, 0.52505308, 16),
-        (0.9777689, -0.14375, 0.52505308, 27),
-        (0.9777689, -0.14375, 1.1750530800000014, 31),
+        (0.8377689000000008, -0.6437499999999996, 0.52505308, -0.97931491, 16),
+        (0.9777689, -0.14375, 0.52505308, -0.97931491, 27),
+        (0.9777689, -0.14375, 1.1750530800000014, -0.97931491, 31),
+        (0.9777689, -0.6437499999999996, 0.52505308, -0.97931491, 40),
+        (0.9377689000000009, -0.6437499999999996, 0.52505308, -0.97931491, 53),
+        (0.9777689, -0.14375, 1.3250530800000015, -0.97931491, 65),
+        (0.9777689, -0.14375, 0.52505308, -0.779314909999999, 80),
+        (0.9777689, -0.14375, 0.675053080000001, -0.97931491, 83),
     ],
 )
-def test_long_cycles_of_the_authors_two_dimensional_plrnn(a1, w1, w2, order):
-    h = np.array([0.37298253000000087, -0.97931491])
-    map = plrnn(np.array([a1, 0.96461297]), np.array([[0, w1], [w2, 0]]), h)
+def test_long_cycles_of_the_authors_two_dimensional_plrnn(a1, w1, w2, h2, order):
+    map = plrnn(np.array([a1, 0.96461297]), np.array([[0, w1], [w2, 0]]), np.array([0.37298253000000087, h2]))
     rng, orbits, hits = np.random.default_rng(0), [], []
     for _ in range(6):
         for orbit in scyfi._search(map, scyfi._guesses(map, order, 64, 10.0, rng), 60).orbits:
             scyfi._count(orbit, orbits, hits)
     assert sum(len(o) == order for o in orbits) == 2
+
+
+def test_a_point_that_hardly_moves_is_no_fixed_point():
+    # x' - x is 5e-8 at the least: 5e-8 - .1 x below 0, 5e-8 + .05 x above. The lower branch's own fixed point lies
+    # above 0, where the map moves it by less than rounding is allowed.
+    ghost = PiecewiseLinear(np.array([[0.9]]), np.array([[0.15]]), np.array([[1.0]]), np.array([5e-8]), np.zeros(1))
+    assert abs(float(ghost.step(np.array([5e-7]))[0]) - 5e-7) < scyfi._CLOSED
+    assert piecewise_linear_cycles(ghost, 1, control=False).counts() == {}
 
 
 def test_the_fixed_point_far_out_is_found_to_two_published_decimals():
