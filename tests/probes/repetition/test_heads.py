@@ -247,6 +247,12 @@ BETWEEN = {
         ), 3, 0.5,
     ),
     "qwen3_5_text": (tf.Qwen3_5TextConfig(**DELTA), 3, 0.5),
+    "jamba": (
+        tf.JambaConfig(
+            num_hidden_layers=3, attn_layer_period=3, attn_layer_offset=1, num_experts=4, mamba_d_state=5,
+            mamba_dt_rank=3, expert_layer_period=2, **COMMON,
+        ), 1, 1.0,
+    ),
 }  # fmt: skip
 
 
