@@ -11,6 +11,7 @@ from strobe.dashboards import dynamics_work, held
 from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button
 from strobe.dashboards.jobs import runner
 from strobe.dashboards.loading import Loaded
+from strobe.dashboards.plain import code, plain, sentence
 from strobe.dashboards.selection import Selection
 
 
@@ -27,7 +28,7 @@ def choose_held(loaded: Loaded, here: Selection) -> held.Held:
     turn = min(int(turn), most)
     ids = here.ids[here.position - turn + 1 : here.position + 1]
     words = "".join(here.tokens[here.position - turn + 1 : here.position + 1])
-    st.caption(f"Held: {words!r}. Choose another position in the sidebar.")
+    st.caption(f"Held: {code(words, 60)}. Choose another position in the sidebar.")
     return tuple(ids)
 
 
@@ -48,7 +49,10 @@ def answer(key: str, label: str, work: Callable[..., Any]) -> Result | None:
 
 def show_points(result: Any) -> None:
     """Portrait, eigenvalues, timescales, completeness and table of a `FixedPoints`."""
-    st.caption(f"{len(result.points)} fixed points: " + ", ".join(f"{n} {k}" for k, n in result.kind_counts().items()))
+    n = len(result.points)
+    st.caption(
+        f"{n} fixed point{'' if n == 1 else 's'}: " + ", ".join(f"{n} {k}" for k, n in result.kind_counts().items())
+    )
     portrait, plane, times, complete, table = st.tabs(
         ["Portrait", "Eigenvalues", "Timescales", "Were all found?", "Table"]
     )
@@ -64,7 +68,7 @@ def show_points(result: Any) -> None:
     with times:
         chart(result, result.timescale_figure, key="fixed-times", alt="timescales at each fixed point")
     with complete:
-        st.caption(f"Completeness: {result.verdict}.")
+        st.caption(f"Completeness: {plain(result.verdict)}.")
         chart(result, result.completeness_figure, key="fixed-complete", alt="points found against initial carries")
     with table:
         st.dataframe(result.to_frame(), hide_index=True)
@@ -84,7 +88,7 @@ def show_solved(result: Any, stack: Any) -> None:
             "(with zeros for convolutions and token shifts)."
         )
         if isinstance(stack, str):
-            st.info(stack, icon=":material/info:")
+            st.info(sentence(stack), icon=":material/info:")
         else:
             chart(stack, stack.figure, key="held-stack", alt="timescales of every layer")
 

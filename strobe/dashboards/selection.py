@@ -11,6 +11,7 @@ from typing import Any
 import streamlit as st
 
 from strobe.dashboards import loading
+from strobe.dashboards.plain import code, plain
 from strobe.dashboards.problems import is_users
 
 EXAMPLE = "def area(radius):\n    return 3.14159 * radius ** 2\n"
@@ -61,7 +62,7 @@ def require() -> tuple[loading.Loaded, Selection]:
     """The model and selection for a page that needs both; otherwise say what is missing and end the run."""
     here = current()
     if here.loaded is None:
-        st.error(here.problem or "Choose a model in the sidebar.", icon=":material/error:")
+        st.error(plain(here.problem or "Choose a model in the sidebar."), icon=":material/error:")
         st.stop()
     if loaded_without_text(here):
         st.info("This model came without a tokenizer, so it cannot be shown a text. Put tokenizer.json in its folder.")
@@ -138,7 +139,7 @@ def _choose() -> Selection:
         text = text[:MAX_CHARACTERS]
     made = Selection(name, loaded, problem, text, notes=notes)
     if loaded is None:
-        st.error(problem, icon=":material/error:")
+        st.error(plain(problem), icon=":material/error:")
         return made
     ids, tokens = _tokens(loaded, text, notes)
     n_tokens = len(ids)
@@ -150,10 +151,10 @@ def _choose() -> Selection:
         layer = _number("Layer", "layer", loaded.n_layers - 1, (loaded.recurrent or (0,))[0], notes)
     with right:
         position = _number("Position", "position", max(len(ids) - 1, 0), min(4, max(len(ids) - 1, 0)), notes)
-    at = f" · token {position} `{_code(tokens[position])}`" if tokens else ""
+    at = f" · token {position} {code(tokens[position], 16)}" if tokens else ""
     st.caption(f"Block {layer}: {loaded.mixers[layer]}{at}")
     for note in notes:
-        st.warning(note, icon=":material/info:")
+        st.warning(plain(note), icon=":material/info:")
     return Selection(name, loaded, "", text, ids, tokens, n_tokens, layer, position, notes)
 
 
@@ -187,7 +188,7 @@ def _open(name: str) -> tuple[loading.Loaded | None, str]:
         return None, "No model is chosen. Choose one in the sidebar, or type the path of a folder with a checkpoint."
     try:
         # A model in memory is there at once: no spinner for the browser to draw and take away.
-        with nullcontext() if loading.is_open(name) else st.spinner(f"Loading {name}"):
+        with nullcontext() if loading.is_open(name) else st.spinner(f"Loading {plain(name)}"):
             return loading.open_model(name), ""
     except Exception as error:
         if not is_users(error):
@@ -223,9 +224,3 @@ def _number(label: str, key: str, high: int, default: int, notes: list[str]) -> 
     checked, note = within(number, 0, high, key)
     notes.extend([note] if note else [])
     return checked
-
-
-def _code(token: str) -> str:
-    from strobe.core.tokens import show
-
-    return show(token, 16).replace("`", "ˋ")

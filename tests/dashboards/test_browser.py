@@ -234,3 +234,12 @@ def test_the_first_pages_name_leads_to_it(address, visit, tiny):
     assert urlparse(visit.page.url).path == "/"
     visit.shows_text(TEXT)
     assert visit.page.get_by_text("not found").count() == 0
+
+
+def test_a_picture_in_a_crafted_address_is_asked_of_nobody(address, visit, tiny):
+    # That no other host was asked is checked where the visit ends.
+    picture = "![a](http://evil.example/a.png)"
+    for where in (f"lens?{urlencode({'model': picture})}", f"features?{urlencode({'model': tiny, 'sae': picture})}"):
+        visit.page.goto(f"{address}/{where}")
+        visit.page.locator("[data-testid=stAlertContentError]").get_by_text(picture).first.wait_for()
+        assert visit.page.locator("img[src*=evil]").count() == 0

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from page_words import words
 from streamlit.testing.v1 import AppTest
 
 from strobe.dashboards import features_work, loading, store
@@ -19,11 +20,6 @@ def app(**query) -> AppTest:
     for name, value in query.items():
         at.query_params[name] = str(value)
     return at.run().switch_page("../pages/features.py").run()
-
-
-def words(at: AppTest) -> str:
-    kinds = ("markdown", "caption", "error", "info", "warning", "subheader")
-    return "\n".join(str(e.value) for kind in kinds for e in at.get(kind))
 
 
 def press(at: AppTest, key: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from page_words import words
 from streamlit.testing.v1 import AppTest
 
 from strobe.dashboards import geometry_work, loading, store
@@ -27,10 +28,6 @@ def app(**query) -> AppTest:
 
 def charts(at: AppTest) -> list[dict]:
     return [json.loads(c.proto.spec) for c in at.get("plotly_chart")]
-
-
-def words(at: AppTest) -> str:
-    return "\n".join(str(e.value) for kind in ("markdown", "caption", "error", "info", "warning") for e in at.get(kind))
 
 
 def test_every_block_is_measured_kept_and_shown_again_by_its_link(tiny):

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from page_words import words
 from streamlit.testing.v1 import AppTest
 
 from strobe.dashboards import loading, store
@@ -19,10 +20,6 @@ def app(**query) -> AppTest:
     for name, value in query.items():
         at.query_params[name] = str(value)
     return at.run().switch_page("../pages/latent_knowledge.py").run()
-
-
-def words(at: AppTest) -> str:
-    return "\n".join(str(e.value) for kind in ("markdown", "caption", "error", "info") for e in at.get(kind))
 
 
 def titles(at: AppTest) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from page_words import words
 from streamlit.testing.v1 import AppTest
 
 from strobe.dashboards import asks, loading, store, work
@@ -24,14 +25,10 @@ def app(page: str = "start", **query) -> AppTest:
     return at.switch_page(f"../pages/{page}.py").run() if page != "start" else at
 
 
-def words(at: AppTest) -> str:
-    kinds = ("title", "markdown", "caption", "error", "warning", "info", "subheader")
-    return "\n".join(str(e.value) for kind in kinds for e in at.get(kind))
-
-
 def charts(at: AppTest) -> dict[str, dict]:
     found = [json.loads(c.proto.spec) for c in at.get("plotly_chart")]
-    return {f["layout"]["title"]["text"]: f for f in found}
+    # A narrow figure folds its title.
+    return {f["layout"]["title"]["text"].replace("<br>", " "): f for f in found}
 
 
 def finish(at: AppTest, key: str) -> AppTest:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from page_words import words
 from streamlit.testing.v1 import AppTest
 
 import strobe
@@ -23,11 +24,6 @@ def app(**query) -> AppTest:
     for name, value in query.items():
         at.query_params[name] = str(value)
     return at.run().switch_page("../pages/repetition.py").run()
-
-
-def words(at: AppTest) -> str:
-    kinds = ("markdown", "caption", "error", "info", "text")
-    return "\n".join(str(e.value) for kind in kinds for e in at.get(kind))
 
 
 def finished(at: AppTest, button: str = "repeat-run") -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from page_words import words
 from streamlit.testing.v1 import AppTest
 
 from strobe.dashboards import loading, steering_work, store
@@ -22,10 +23,6 @@ def app(**query) -> AppTest:
     for name, value in query.items():
         at.query_params[name] = str(value)
     return at.run().switch_page("../pages/steering.py").run()
-
-
-def words(at: AppTest) -> str:
-    return "\n".join(str(e.value) for kind in ("markdown", "caption", "error", "info") for e in at.get(kind))
 
 
 def finish(key: str, state: str) -> None:

@@ -3,6 +3,7 @@
 from strobe.dashboards.components.charts import chart, exports, figure_template
 from strobe.dashboards.components.first_paint import first_paint
 from strobe.dashboards.components.footer import footer
+from strobe.dashboards.components.halves import halves
 from strobe.dashboards.components.job_panel import job_panel
 from strobe.dashboards.components.kept import kept_result, run_button
 from strobe.dashboards.components.lens_grid import lens_grid
@@ -15,6 +16,7 @@ __all__ = [
     "figure_template",
     "first_paint",
     "footer",
+    "halves",
     "job_panel",
     "kept_result",
     "lens_grid",

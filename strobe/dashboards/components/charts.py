@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ _NO_BROWSER = (
     "Drawn by Chrome or Chromium, and none was found on this machine. Install one, or set BROWSER_PATH to it. "
     "The camera on the chart saves SVG from your own browser."
 )
+# Where a narrow figure's title begins: at its edge, not at its axis.
+_AT_THE_EDGE: dict[str, Any] = {"x": 0, "xref": "container", "y": 1, "yref": "container", "pad": {"l": 8, "t": 16}}
 Draw = Callable[..., "plotly.graph_objects.Figure"]
 
 
@@ -45,15 +48,18 @@ def chart(
 ) -> None:
     """Show ``draw(template=...)``, a figure of `result`, with its exports under it.
 
-    `narrow`: it has half of the page, too little for a title and a legend on one line. `on_pick` is given the points
-    of a click, before the page is drawn again. Pictures are always exported on the light template, which prints.
+    `narrow`: it has half of the page, too little for a title, a subtitle or a legend on one line. `on_pick` is given
+    the points of a click, before the page is drawn again. Pictures are always exported on the light template, which
+    prints.
     """
     figure = draw(template=figure_template())
     # Streamlit brings this font with it under another name than the one that figures ask for.
     figure.update_layout(font={"family": f"'Source Sans', {figures.SANS}"})
     if narrow:
-        below = {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.22, "yanchor": "top"}
-        figure.update_layout(legend=below, margin={"b": 110})
+        _make_narrow(figure)
+    elif len(tuple(figure.data)) > 1 and figure.layout.legend.y is None:
+        # A line of its own: in a narrow window it would run into the title.
+        figure.update_layout(margin={"t": max(figure.layout.margin.t or 0, 78)})
     options: dict[str, Any] = {"selection_mode": "points"}
     if on_pick is not None:
         options["on_select"] = lambda: on_pick(list(st.session_state[key].selection.points))
@@ -70,6 +76,20 @@ def chart(
         **options,
     )
     exports(result, draw, key=key)
+
+
+def _make_narrow(figure: "plotly.graph_objects.Figure") -> None:
+    """Fold the title and subtitle of `figure`, and put a legend that it has not placed itself below."""
+    title = figure.layout.title
+    lines, below = (textwrap.wrap(text or "", n) for text, n in ((title.text, 34), (title.subtitle.text, 52)))
+    figure.update_layout(
+        title={"text": "<br>".join(lines), "subtitle": {"text": "<br>".join(below)}, **_AT_THE_EDGE},
+        margin={"t": 30 + 20 * len(lines) + 16 * len(below)},
+    )
+    if len(tuple(figure.data)) > 1 and figure.layout.legend.y is None:
+        figure.update_layout(
+            legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.22, "yanchor": "top"}, margin={"b": 110}
+        )
 
 
 @st.fragment

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from strobe.core.tokens import show, token_html
+from strobe.core.tokens import token_html
 from strobe.dashboards import selection
 from strobe.dashboards.components.charts import chart
+from strobe.dashboards.components.halves import halves
 from strobe.dashboards.components.token_strip import token_strip
+from strobe.dashboards.plain import code
 
 if TYPE_CHECKING:
     from strobe.probes.sae import FeatureAtlas, FeatureText
@@ -25,7 +27,7 @@ def search_box(atlas: "FeatureAtlas") -> None:
         return
     found = atlas.search(word)[:_OFFERED]
     if not found:
-        st.caption(f"No token `{show(word, 20).replace('`', 'ˋ')}` was read, or nothing fires on it.")
+        st.caption(f"No token {code(word, 20)} was read, or nothing fires on it.")
         return
     st.caption("Features by their mean activation on it:")
     with st.container(horizontal=True):
@@ -35,7 +37,7 @@ def search_box(atlas: "FeatureAtlas") -> None:
                 key=f"found-{feature}-{token}",
                 on_click=_choose,
                 args=(feature,),
-                help=f"on `{show(token, 20).replace('`', 'ˋ')}`",
+                help=f"on {code(token, 20)}",
             )
 
 
@@ -64,13 +66,15 @@ def activity(atlas: "FeatureAtlas", feature: int) -> None:
     if not density:
         st.info(f"Feature {feature} never fires on this text: it is dead, or about something else.")
         return
-    left, right = st.columns(2, gap="medium")
+    left, right = halves("feature")
     with left:
-        chart(atlas, partial(atlas.figure, feature), key="feature-histogram", alt=f"activations of feature {feature}")
+        draw, alt = partial(atlas.figure, feature), f"activations of feature {feature}"
+        chart(atlas, draw, key="feature-histogram", alt=alt, narrow=True)
     with right:
         if atlas.logit_tokens.shape[2]:
             draw = partial(atlas.logit_figure, feature)
-            chart(atlas, draw, key="feature-logits", alt=f"next tokens that feature {feature} raises and lowers")
+            alt = f"next tokens that feature {feature} raises and lowers"
+            chart(atlas, draw, key="feature-logits", alt=alt, narrow=True)
         else:
             st.caption("A feature of a state, or of another width than the residual stream, has no direct next tokens.")
 

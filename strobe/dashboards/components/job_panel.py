@@ -3,6 +3,7 @@
 import streamlit as st
 
 from strobe.dashboards.jobs import runner
+from strobe.dashboards.plain import plain
 
 _EVERY = 0.5
 
@@ -15,12 +16,12 @@ def job_panel(key: str, *, kept: bool = False) -> bool:
     if job is None or job.state == "done":
         return False
     if job.state == "failed":
-        st.error(job.error, icon=":material/error:")
+        st.error(plain(job.error), icon=":material/error:")
         st.button("Dismiss", key=f"{key}-dismiss", on_click=runner().dismiss, args=(key,))
         return False
     if job.state == "cancelled":
         rest = "What was finished is shown." if kept else "Nothing was kept."
-        st.info(f"{job.label}: cancelled. {rest}", icon=":material/block:")
+        st.info(f"{plain(job.label)}: cancelled. {rest}", icon=":material/block:")
         return False
     _poll(key)
     return True
@@ -37,5 +38,5 @@ def _poll(key: str) -> None:
     step = f" · {job.done}/{job.total}" if job.total else ""
     said = "stopping at the next step" if job.cancelling else waiting or job.message or "starting"
     with st.container(border=True):
-        st.progress(job.fraction, text=f"**{job.label}** · {said}{step}")
+        st.progress(job.fraction, text=f"**{plain(job.label)}** · {plain(said)}{step}")
         st.button("Cancel", key=f"{key}-cancel", on_click=job.cancel, disabled=job.cancelling, icon=":material/stop:")

@@ -8,6 +8,7 @@ import streamlit as st
 from strobe.core.errors import ResultFileError
 from strobe.dashboards import store
 from strobe.dashboards.jobs import runner
+from strobe.dashboards.plain import plain
 
 
 def kept_result(key: str) -> Any:
@@ -15,7 +16,7 @@ def kept_result(key: str) -> Any:
     try:
         return store.reopen(key)
     except ResultFileError as error:
-        st.warning(f"A kept result could not be opened and will be computed again when you run it: {error}")
+        st.warning(f"A kept result could not be opened and will be computed again when you run it: {plain(str(error))}")
         return None
 
 

@@ -54,7 +54,7 @@ def _report(loaded: Loaded) -> None:
         st.caption(f"The lens {files[0].label} came without a report of its fit.")
         return
     unfolded = st.expander(
-        f"How well it fits ({files[0].label})", icon=":material/query_stats:", key="lens-report", on_change="rerun"
+        f"How well the lens {files[0].label} fits", icon=":material/query_stats:", key="lens-report", on_change="rerun"
     )
     if not unfolded.open:
         return

@@ -6,11 +6,12 @@ from typing import Any
 import streamlit as st
 
 from strobe.dashboards.loading import Loaded, card, facts
+from strobe.dashboards.plain import plain
 
 
 def model_card(loaded: Loaded) -> None:
     """Show the facts of a model, its blocks in order, and its card."""
-    st.subheader(loaded.source.name if loaded.source.bundled else loaded.source.folder.name, anchor=False)
+    st.subheader(plain(loaded.source.name if loaded.source.bundled else loaded.source.folder.name), anchor=False)
     shown = facts(loaded)
     with st.container(horizontal=True, gap="medium"):
         for name, value in shown.items():

@@ -6,6 +6,7 @@ from strobe.dashboards import features_work
 from strobe.dashboards.components.job_panel import job_panel
 from strobe.dashboards.jobs import runner
 from strobe.dashboards.loading import Loaded
+from strobe.dashboards.plain import plain
 
 
 def sae_training(loaded: Loaded, layer: int) -> None:
@@ -45,4 +46,4 @@ def sae_training(loaded: Loaded, layer: int) -> None:
     )
     job_panel(key, kept=folder.is_dir())
     if job is not None and job.state == "done":
-        st.success(f"Trained; it is in {folder} and can be chosen above.")
+        st.success(f"Trained; it is in {plain(str(folder))} and can be chosen above.")

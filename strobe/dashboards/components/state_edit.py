@@ -9,10 +9,12 @@ import streamlit as st
 from strobe.core.tokens import escape_html, show
 from strobe.dashboards import selection, work
 from strobe.dashboards.components.charts import chart
+from strobe.dashboards.components.halves import halves
 from strobe.dashboards.components.job_panel import job_panel
 from strobe.dashboards.components.kept import kept_result
 from strobe.dashboards.jobs import runner
 from strobe.dashboards.loading import Loaded
+from strobe.dashboards.plain import code
 from strobe.dashboards.selection import Selection
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ _KINDS = ["scale", "zero", "splice"]
 
 def state_edit(loaded: Loaded, here: Selection) -> "StateIntervention | None":
     """The section that edits the carry at the selected token; returns the result it shows, if there is one."""
-    token = show(here.tokens[here.position], 24).replace("`", "ˋ")
-    st.subheader(f"Change the carry after token {here.position}  `{token}`", anchor=False)
+    token = code(here.tokens[here.position], 24)
+    st.subheader(f"Change the carry after token {here.position}  {token}", anchor=False)
     settings, problem = _settings()
     key = work.edit_key(loaded.source, here.subject, here.layer, here.position, settings)
     result: "StateIntervention | None" = kept_result(key)
@@ -109,14 +111,14 @@ def _show(result: "StateIntervention") -> None:
                 else ""
             )
         )
-    left, right = st.columns(2, gap="medium")
+    left, right = halves("edit")
     with left:
         draw = partial(result.figure, at="first")
-        chart(result, draw, key="edit-first", alt="next-token probabilities at the first prediction the edit can reach")
+        alt = "next-token probabilities at the first prediction the edit can reach"
+        chart(result, draw, key="edit-first", alt=alt, narrow=True)
     with right:
-        chart(
-            result, partial(result.figure, at="end"), key="edit-end", alt="next-token probabilities at the last token"
-        )
+        draw = partial(result.figure, at="end")
+        chart(result, draw, key="edit-end", alt="next-token probabilities at the last token", narrow=True)
     chart(
         result,
         result.kl_figure,

@@ -12,6 +12,7 @@ from strobe.dashboards import cells_work as work
 from strobe.dashboards import loading, selection
 from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button, token_strip
 from strobe.dashboards.jobs import Tick, runner
+from strobe.dashboards.plain import sentence
 from strobe.dashboards.problems import is_users
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ def _answered(ask: Callable[[], Any]) -> Any:
     except Exception as error:
         if not is_users(error):
             raise
-        said = str(error)
-        st.info(said[:1].upper() + said[1:], icon=":material/info:")
+        st.info(sentence(error), icon=":material/info:")
         st.stop()
 
 
@@ -77,7 +77,7 @@ def _gates() -> None:
     result = _answered(lambda: work.gates(loaded, here.subject))
     chart(result, result.figure, key="cells-gates", alt="share of tokens at which each unit's gates are shut and open")
     for note in result.notes:
-        st.caption(note[:1].upper() + note[1:] + ".")
+        st.caption(f"{sentence(note)}.")
     with st.expander("Table"):
         st.dataframe(result.to_frame(), hide_index=True)
     footer(result)

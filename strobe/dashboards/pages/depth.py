@@ -9,6 +9,7 @@ from strobe.dashboards import depth_work as work
 from strobe.dashboards import selection
 from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button
 from strobe.dashboards.jobs import runner
+from strobe.dashboards.plain import sentence
 
 if TYPE_CHECKING:
     from strobe.probes.depth import BlockRecurrence
@@ -31,7 +32,7 @@ on = st.segmented_control(
 try:
     found = work.dynamics(loaded, here.ids if on != "library files" else None)
 except ValueError as error:
-    st.info(str(error), icon=":material/info:")
+    st.info(sentence(error), icon=":material/info:")
     st.stop()
 
 n = len(found.kinds)
@@ -58,7 +59,7 @@ with phases:
         chart(found, draw, key="depth-similarity", alt="similarity of blocks, with phases")
         chart(found, partial(found.phase_figure, of), key="depth-phases", alt="what k phases explain")
     except ValueError as error:
-        st.info(str(error), icon=":material/info:")
+        st.info(sentence(error), icon=":material/info:")
 
 counts = work.counts(found.kinds)
 settings: dict[str, Any] = {"k": counts}

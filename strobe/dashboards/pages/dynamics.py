@@ -4,6 +4,7 @@ import streamlit as st
 
 from strobe.dashboards import dynamics_view, held, selection
 from strobe.dashboards.components import footer
+from strobe.dashboards.plain import sentence
 
 TITLE = "Dynamics"
 ICON = ":material/adjust:"
@@ -38,7 +39,7 @@ searched = held.is_searched(loaded, here.layer)
 try:
     result = (held.points if searched else held.solved)(loaded, here.layer, what)
 except ValueError as error:
-    st.info(str(error), icon=":material/info:")
+    st.info(sentence(error), icon=":material/info:")
     st.stop()
 
 if searched:

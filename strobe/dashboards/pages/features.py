@@ -12,6 +12,7 @@ from strobe.dashboards.components.feature_view import activity, in_text, passage
 from strobe.dashboards.components.sae_training import sae_training
 from strobe.dashboards.components.state_edit import continuation_html
 from strobe.dashboards.jobs import runner
+from strobe.dashboards.plain import code, plain
 
 if TYPE_CHECKING:
     from strobe.probes.sae import FeatureAtlas, SparseAutoencoder
@@ -55,7 +56,7 @@ def _kept(key: str) -> Any:
     path = store.path_of(key)
     found = _reopen(key, path.stat().st_mtime) if path.is_file() else None
     if isinstance(found, ResultFileError):
-        st.warning(f"A kept result could not be opened and will be computed again when you run it: {found}")
+        st.warning(f"A kept result could not be opened and will be computed again when you run it: {plain(str(found))}")
         return None
     return found
 
@@ -75,10 +76,11 @@ def _chosen(loaded: loading.Loaded) -> "tuple[SparseAutoencoder, str] | None":
     folder = files.get(label, str(label))
     sae, problem = _open(loaded, loaded.source.name, loaded.source.stamp, folder, features_work.stamp_of(folder))
     if sae is None:
-        st.error(f"{label} cannot be used here: {problem}", icon=":material/error:")
+        st.error(plain(f"{label} cannot be used here: {problem}"), icon=":material/error:")
         return None
     active = f", {sae.k} active a token" if sae.k else ""
-    st.caption(f"{sae.kind} · {sae.d_sae} features{active} · reads `{sae.hook_name}` · {features_work.judged(folder)}")
+    reads = f"reads {code(sae.hook_name, 60)} · {plain(features_work.judged(folder))}"
+    st.caption(f"{sae.kind} · {sae.d_sae} features{active} · {reads}")
     return sae, folder
 
 

@@ -8,6 +8,7 @@ import streamlit as st
 from strobe.dashboards import latent_knowledge_work, selection
 from strobe.dashboards.components import chart, footer, job_panel, kept_result
 from strobe.dashboards.jobs import runner
+from strobe.dashboards.plain import plain, sentence
 
 if TYPE_CHECKING:
     from strobe.probes.latent_knowledge import LatentKnowledge
@@ -20,7 +21,7 @@ QUESTION = "Where a model's answer is false, does what it computes still say wha
 st.title("Latent knowledge", anchor=False)
 here = selection.current()
 if here.loaded is None:
-    st.error(here.problem or "Choose a model in the sidebar.", icon=":material/error:")
+    st.error(plain(here.problem or "Choose a model in the sidebar."), icon=":material/error:")
     st.stop()
 loaded = here.loaded
 assert loaded is not None
@@ -45,12 +46,12 @@ with second:
     )
 problems = (problems or "").strip()
 if not problems and (why := latent_knowledge_work.why_not(loaded)):
-    st.info(why[:1].upper() + why[1:] + ".", icon=":material/info:")
+    st.info(f"{sentence(why)}.", icon=":material/info:")
     st.stop()
 try:
     key = latent_knowledge_work.knowledge_key(loaded.source, latent_knowledge_work.POINTS[at or places[0]], problems)
 except ValueError as error:
-    st.error(str(error), icon=":material/error:")
+    st.error(sentence(error), icon=":material/error:")
     st.stop()
 
 

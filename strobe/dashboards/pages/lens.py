@@ -5,9 +5,10 @@ from functools import partial
 import streamlit as st
 
 from strobe.dashboards import asks, lens_view, selection, work
-from strobe.dashboards.components import chart, exports, first_paint, footer, job_panel, lens_grid
+from strobe.dashboards.components import chart, exports, first_paint, footer, halves, job_panel, lens_grid
 from strobe.dashboards.components.iterative_view import iterative_view
 from strobe.dashboards.components.lens_training import lens_training
+from strobe.dashboards.plain import plain
 
 TITLE = "Lens"
 ICON = ":material/layers:"
@@ -18,7 +19,7 @@ st.title("Lens", anchor=False)
 loaded, here = selection.require()
 files, unusable = asks.usable_lenses(loaded)
 for problem in unusable:
-    st.warning(problem, icon=":material/warning:")
+    st.warning(plain(problem), icon=":material/warning:")
 st.markdown(
     "Each cell is what the model would predict if it stopped after layer *l* (0 is the embedding). The **tuned** lens "
     "first applies a fitted affine map to the layer (Belrose et al. 2023); the **logit** lens applies none "
@@ -71,10 +72,11 @@ if view.canvas:
 else:
     chart(trajectory, draw, key="lens-figure", alt=alt, on_pick=selection.pick_lens_cell)
 
-left, right = st.columns(2, gap="medium")
+left, right = halves("lens")
 with left:
     at = partial(trajectory.token_figure, here.position, lens)
-    chart(trajectory, at, key="lens-token", alt=f"most probable next tokens after token {here.position}, by layer")
+    alt = f"most probable next tokens after token {here.position}, by layer"
+    chart(trajectory, at, key="lens-token", alt=alt, narrow=True)
 with right:
     chart(trajectory, trajectory.curve_figure, key="lens-curve", alt="cross-entropy of the text by layer", narrow=True)
 

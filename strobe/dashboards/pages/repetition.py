@@ -10,6 +10,7 @@ from strobe.dashboards import repetition_work as work
 from strobe.dashboards import selection
 from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button
 from strobe.dashboards.jobs import runner
+from strobe.dashboards.plain import sentence
 
 if TYPE_CHECKING:
     from strobe.dashboards.components.charts import Draw
@@ -165,7 +166,7 @@ def _at_once(compute: Callable[[], Result]) -> Result | None:
         with loaded.lock:
             return compute()
     except (ValueError, IndexError) as error:
-        st.info(str(error), icon=":material/info:")
+        st.info(sentence(error), icon=":material/info:")
         return None
 
 

@@ -8,6 +8,7 @@ from strobe.core.errors import ResultFileError
 from strobe.core.result import load_result
 from strobe.dashboards import store
 from strobe.dashboards.components import chart, footer
+from strobe.dashboards.plain import sentence
 
 TITLE = "Results"
 ICON = ":material/inventory_2:"
@@ -30,7 +31,7 @@ path = kept[names.index(chosen)].path if chosen in names else kept[0].path
 try:
     result = load_result(path)
 except ResultFileError as error:
-    st.error(str(error), icon=":material/error:")
+    st.error(sentence(error), icon=":material/error:")
     st.stop()
 
 st.text(result.summary())

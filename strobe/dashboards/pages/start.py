@@ -5,6 +5,7 @@ import streamlit as st
 from strobe.dashboards import loading, selection
 from strobe.dashboards.app import pages
 from strobe.dashboards.components import model_card
+from strobe.dashboards.plain import plain
 
 TITLE = "Start"
 ICON = ":material/home:"
@@ -22,7 +23,7 @@ st.markdown(
 )
 
 if here.loaded is None:
-    st.error(here.problem, icon=":material/error:")
+    st.error(plain(here.problem), icon=":material/error:")
     if names := loading.bundled():
         st.markdown("Bundled models: " + ", ".join(f"`{name}`" for name in names))
     st.stop()
