@@ -336,8 +336,10 @@ def test_the_gradient_of_a_carry_is_its_directional_difference(name):
 
     memory = getattr(carry, field).clone().requires_grad_(True)
     (grad,) = torch.autograd.grad(score(memory), memory)
-    # Norms of transformers compute in float32 whatever the model's dtype: a smaller step measures their rounding.
-    step = 1e-3 * grad * (memory.detach().norm() / grad.norm())
+    # Norms of transformers compute in float32 whatever the model's dtype: a smaller step measures their rounding. In
+    # qwen3_next a larger one changes which experts are chosen.
+    size = 1e-5 if name == "qwen3_next" else 1e-3
+    step = size * grad * (memory.detach().norm() / grad.norm())
     with torch.no_grad():
         slope = (score(memory + step) - score(memory - step)) / 2
     assert relative_error((grad * step).sum().view(1), slope.view(1)) < 1e-2

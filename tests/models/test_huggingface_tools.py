@@ -40,7 +40,8 @@ def test_nnsight_reads_and_writes_as_our_hooks_do(model, rows):
         edited = wrapped.output.save()
     ours = model.run_with_hooks(rows, fwd_hooks=[(name, lambda x, hook: torch.zeros_like(x))])
     assert_close(edited, ours, kind="logits")
-    assert relative_error(edited, plain) > 1e-3
+    # A thousand times rounding: the rest of the model carries most of the output.
+    assert relative_error(edited, plain) > 1e-4
     assert torch.equal(model(rows), plain)
 
 
