@@ -42,6 +42,9 @@ def arguments(parser: ArgumentParser) -> None:
     # Written out, so that --help needs no torch; a test holds the list to the package's.
     case.add_argument("name", choices=("hmm", "curricula", "abrupt", "lorenz", "words", "onion"))
     case.add_argument("--train", action="store_true", help=again)
+    case.add_argument(
+        "--keep", metavar="FOLDER", help="with --train: keep the trainings here, and go on from what is kept"
+    )
     options.out(case)
 
 
@@ -54,7 +57,11 @@ def run(args: Namespace, say: Callable[[str], None]) -> None:
 def _case(args: Namespace) -> Any:
     from strobe.probes.dynamics import case_studies
 
-    return case_studies.make(args.name, progress=progress()) if args.train else case_studies.bundled(args.name)
+    if args.keep is not None and not args.train:
+        raise ValueError(f"--keep {args.keep} was given without --train, which makes what would be kept; give both")
+    if not args.train:
+        return case_studies.bundled(args.name)
+    return case_studies.make(args.name, progress=progress(), keep=args.keep)
 
 
 def _of_layer(args: Namespace) -> Any:

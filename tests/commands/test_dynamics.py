@@ -47,3 +47,6 @@ def test_what_cannot_be_is_said(tmp_path, capsys):
     asked = ["dynamics", "waves", "transformer-python", "--text", TEXT, "--out", str(tmp_path / "x.json")]
     assert main(asked) != 0
     assert "no recurrent layer" in capsys.readouterr().err
+    kept = ["dynamics", "case", "onion", "--keep", str(tmp_path / "kept"), "--out", str(tmp_path / "x.json")]
+    assert main(kept) != 0
+    assert "without --train" in capsys.readouterr().err

@@ -2,9 +2,8 @@
 
 import streamlit as st
 
-from strobe.core.errors import ResultFileError
 from strobe.dashboards import case_studies_work
-from strobe.dashboards.components import chart, footer, job_panel
+from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button
 from strobe.dashboards.jobs import runner
 
 TITLE = "Case studies"
@@ -14,18 +13,16 @@ QUESTION = "Do the published effects appear when the experiment is small enough 
 
 st.title("Case studies", anchor=False)
 st.markdown(
-    "Each trains from nothing in a minute or two on one thread. What is shown first is the run that is bundled; it "
-    "says "
-    "what the paper claims, what was measured, and where the effect did **not** appear at this size. They do not "
-    "depend on "
-    "the model in the sidebar."
+    "Each trains from nothing in minutes on one thread; its card says how many. What is shown first is the run that is "
+    "bundled; it says what the paper claims, what was measured, and where the effect did **not** appear at this size. "
+    "One that is cancelled keeps its trainings and goes on from there. They do not depend on the model in the sidebar."
 )
 studies = case_studies_work.studies()
 name = st.segmented_control(
     "Study", list(studies), default=next(iter(studies)), required=True, key="study", bind="query-params"
 )
 name = name if name in studies else next(iter(studies))
-st.caption(studies[name].capitalize() + ".")
+st.caption(studies[name][:1].upper() + studies[name][1:] + ".")
 
 key = case_studies_work.study_key(name)
 
@@ -34,28 +31,25 @@ def _start() -> None:
     runner().submit(key, f"Case study {name}", lambda tick: case_studies_work.do_again(name, tick))
 
 
-again = None
-try:
-    again = case_studies_work.done_here(name)
-except ResultFileError as error:
-    st.warning(f"A kept result could not be opened: {error}")
-job = runner().get(key)
+again, stopped = kept_result(key), kept_result(case_studies_work.stopped_key(name))
 with st.container(horizontal=True, vertical_alignment="bottom"):
     which = "bundled run"
-    if again is not None:
+    others = {"run done here": again, "what was stopped": stopped}
+    there = [label for label, result in others.items() if result is not None]
+    if there:
+        # A key for each choice there can be: what was chosen from others would be no choice here.
         which = st.segmented_control(
-            "Shown", ["bundled run", "run done here"], default="run done here", required=True, key="study_run"
+            "Shown",
+            ["bundled run", *there],
+            default=there[-1],
+            required=True,
+            key=" ".join(["study_run", name, *there]),
         )
-    st.button(
-        "Do it again here",
-        icon=":material/play_arrow:",
-        key="study-run",
-        on_click=_start,
-        disabled=job is not None and not job.finished,
-    )
-job_panel(key)
-result = again if again is not None and which == "run done here" else case_studies_work.bundled(name)
+    run_button("Do it again here", _start, job=key, there=stopped is not None, key="study-run", again="Go on with it")
+job_panel(key, kept=stopped is not None)
+result = case_studies_work.bundled(name) if which not in there else others[which]
 
-chart(result, result.figure, key=f"study-{name}", alt=result.title)
+title = getattr(result, "title", "Training loss of a study that was stopped")
+chart(result, result.figure, key=f"study-{name}", alt=title)
 st.markdown(result.card())
 footer(result)

@@ -8,7 +8,7 @@ regression, the norm that gradients are cut to, and the look that is kept are ou
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,8 @@ from jaxtyping import Float64
 from torch import nn
 
 from strobe.probes.dynamics.forced_run import ClippedPLRNN, Series, adaptive_alpha, forced_run
+from strobe.probes.dynamics.kept_run import KeptRun
 from strobe.probes.dynamics.piecewise_linear import PiecewiseLinear
-
-Tick = Callable[[int, int, str], None]
 
 # Of the authors' code: how slowly alpha falls, and updates between two estimates of it.
 _FALL, _ALPHA_EVERY = 0.999, 5
@@ -65,12 +64,18 @@ class Forced(NamedTuple):
 
 
 def fit_by_forcing(
-    series: Series, forcing: Forcing, watch: Callable[[PiecewiseLinear], float], progress: Tick | None = None
+    series: Series,
+    forcing: Forcing,
+    watch: Callable[[PiecewiseLinear], float],
+    *,
+    run: KeptRun | None = None,
+    name: str = "generalized teacher forcing",
 ) -> Forced:
     """Fit a `ClippedPLRNN` to `series` (standardise it first) and keep the map for which `watch` is smallest.
 
-    `watch(map)` says how bad the free-running map is. Raises ValueError for a series shorter than one window, one that
-    is not finite, or a fit for which `watch` was never finite.
+    `watch(map)` says how bad the free-running map is. `run`: where the fit, as its training `name`, is kept, says how
+    far it is and goes on from (it has to be given the same series and the same `watch` then). Raises ValueError for a
+    series shorter than one window, one that is not finite, or a fit for which `watch` was never finite.
     """
     series = np.asarray(series, dtype=np.float32)
     if len(series) <= forcing.length + 1 or not np.isfinite(series).all():
@@ -81,15 +86,20 @@ def fit_by_forcing(
     model = ClippedPLRNN(series.shape[1], forcing.hidden, forcing.seed)
     if forcing.start == "regression":
         model.regress(series, seed=forcing.seed)
-    start = best = model.as_map()
+    start = model.as_map()
     first, last = forcing.learning_rates
     optimizer = torch.optim.RAdam(model.parameters(), lr=first)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, (last / first) ** (1 / forcing.updates))
     rng, windows = np.random.default_rng(forcing.seed), torch.from_numpy(series).unfold(0, forcing.length + 1, 1)
-    best_score, scores, (losses, alphas) = np.inf, [], np.empty((2, forcing.updates))
-    alpha = 1.0 if isinstance(forcing.alpha, str) else forcing.alpha
-    for update in range(forcing.updates):
+    run = run or KeptRun(None)
+    settings = {**vars(forcing), "learning_rates": list(forcing.learning_rates)}
+    loop = run.loop(name, forcing.updates, settings, model=model, optimizer=optimizer, schedule=schedule, rng=rng)
+    alpha = 1.0 if isinstance(forcing.alpha, str) else float(forcing.alpha)
+    notes = loop.noted({"alphas": [], "scores": [], "best": None})
+    best, best_score = _best_of(notes, series.shape[1], forcing, start)
+    for update in loop:
         x = windows[torch.from_numpy(rng.integers(len(windows), size=forcing.batch))].mT
+        alpha = notes["alphas"][-1] if notes["alphas"] else alpha
         if forcing.alpha == "adaptive" and update % _ALPHA_EVERY == 0:
             alpha = next_alpha(alpha, adaptive_alpha(model, x[:, 1:]))
         loss = (forced_run(model, x, alpha) - x[:, 1:]).square().mean()
@@ -99,21 +109,33 @@ def fit_by_forcing(
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         schedule.step()
-        losses[update], alphas[update] = float(loss.detach()), alpha
+        notes["alphas"].append(float(alpha))
         if (update + 1) % forcing.watch_every == 0 or update + 1 == forcing.updates:
             found = model.as_map()
             score = float(watch(found))
-            scores.append((update + 1, score))
+            notes["scores"].append([update + 1, score])
             if score < best_score:
                 best, best_score = found, score
-        if progress is not None:
-            progress(update + 1, forcing.updates, f"loss {losses[update]:.3g}")
+                notes["best"] = {key: value.clone() for key, value in model.state_dict().items()}
+        loop.did(float(loss.detach()), f"{name}, loss {float(loss.detach()):.3g}")
     if not np.isfinite(best_score):
         raise ValueError(
             f"no look at the fit was finite in {forcing.updates} updates (the map runs away or leaves the data); "
             "raise alpha or lower the learning rate"
         )
-    return Forced(best, start, np.array(scores, dtype=np.float64), losses, alphas)
+    scores = np.array(notes["scores"], dtype=np.float64)
+    return Forced(best, start, scores, np.array(loop.losses), np.array(notes["alphas"]))
+
+
+def _best_of(
+    notes: dict[str, Any], size: int, forcing: Forcing, start: PiecewiseLinear
+) -> tuple[PiecewiseLinear, float]:
+    """The best map that a fit which goes on had come to, and its score; of one that begins `start`, and infinity."""
+    if notes["best"] is None:
+        return start, float("inf")
+    model = ClippedPLRNN(size, forcing.hidden)
+    model.load_state_dict(notes["best"])
+    return model.as_map(), min(score for _, score in notes["scores"])
 
 
 def next_alpha(alpha: float | int, asked: float | int) -> float:

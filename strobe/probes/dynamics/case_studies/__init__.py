@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,35 @@ CASES = {
 _FOLDER = Path(__file__).parent / "bundled"
 
 
-def make(name: str, *, progress: Callable[[int, int, str], None] | None = None, **settings: Any) -> Any:
-    """Do the case study `name` again. Raises ValueError for an unknown one."""
-    return import_module(f"{__name__}.{_known(name)}").make(progress=progress, **settings)
+def make(
+    name: str,
+    *,
+    progress: Callable[[int, int, str], None] | None = None,
+    keep: str | Path | None = None,
+    **settings: Any,
+) -> Any:
+    """Do the case study `name` again. `keep`: a folder (made) in which its trainings are kept, so that a study that was
+    stopped goes on from there to the same numbers; None keeps nothing. `so_far` opens what it keeps.
+
+    Raises ValueError for an unknown name, and what `progress` raises.
+    """
+    module = import_module(f"{__name__}.{_known(name)}")
+    from strobe.probes.dynamics.kept_run import KeptRun
+
+    study = module.make(run=KeptRun(keep, progress), **settings)
+    if settings:
+        return study
+    # As it is bundled: then the command alone says how it was made.
+    decides = study.provenance.settings | {"command": f"strobe dynamics case {name} --train"}
+    return replace(study, provenance=replace(study.provenance, settings=decides))
+
+
+def so_far(name: str, keep: str | Path) -> Any:
+    """How far the trainings of the study `name` that the folder `keep` keeps had come, an `UnfinishedStudy`, or None
+    where it keeps none."""
+    from strobe.probes.dynamics.case_studies import unfinished
+
+    return unfinished.so_far(_known(name), keep)
 
 
 def bundled_file(name: str) -> Path:

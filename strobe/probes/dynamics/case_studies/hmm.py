@@ -6,9 +6,6 @@ sequences and the chain's. They find that without noise the network settles in o
 orbits around it, and that a few *kick units* carry it from one state's region to the next.
 """
 
-import time
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -16,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from strobe.core.provenance import Provenance
+from strobe.probes.dynamics.case_studies.forward_algorithm import symbol_costs
 from strobe.probes.dynamics.case_studies.result import CaseStudy
 from strobe.probes.dynamics.case_studies.sinkhorn import sinkhorn_divergence
-
-Tick = Callable[[int, int, str], None]
+from strobe.probes.dynamics.kept_run import KeptRun
 
 # Two states that stay with .95; state 0 emits symbol 0, state 1 symbol 2, and symbol 1 is rare in both (the paper's).
 TRANSITION = np.array([[0.95, 0.05], [0.05, 0.95]])
@@ -63,13 +60,18 @@ def chain(batch: int, time: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def train(
-    hidden: int, noise: int, steps: int, time_steps: int, batch: int, seed: int, progress: Tick | None = None
+    hidden: int, noise: int, steps: int, time_steps: int, batch: int, seed: int, run: KeptRun | None = None
 ) -> tuple[NoiseDriven, np.ndarray]:
-    """The network and its loss at every update. Adam with the paper's betas (.9, .9) and clipping at .9."""
+    """The network and its loss at every update. Adam with the paper's betas (.9, .9) and clipping at .9. `run`: where
+    it is kept and goes on from."""
     network = NoiseDriven(hidden, noise, seed=seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3, betas=(0.9, 0.9))
-    draw, rng, losses = torch.Generator().manual_seed(seed), np.random.default_rng(seed), np.empty(steps)
-    for step in range(steps):
+    draw, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    settings = {"hidden": hidden, "noise": noise, "time": time_steps, "batch": batch, "seed": seed}
+    name = f"noise-driven network, seed {seed}"
+    holds = {"network": network, "optimizer": optimizer, "draw": draw, "rng": rng}
+    loop = (run or KeptRun(None)).loop(name, steps, settings, **holds)
+    for _ in loop:
         target = F.one_hot(torch.from_numpy(chain(batch, time_steps, rng)), 3).float().flatten(1)
         h = network(torch.randn(batch, time_steps, noise, generator=draw))
         gumbel = -torch.log(-torch.log(torch.rand(batch, time_steps, 3, generator=draw).clamp(1e-6, 1 - 1e-6)))
@@ -81,10 +83,8 @@ def train(
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 0.9)
         optimizer.step()
-        losses[step] = float(loss.detach())
-        if progress is not None:
-            progress(step + 1, steps, f"Sinkhorn divergence {losses[step]:.3g}")
-    return network, losses
+        loop.did(float(loss.detach()), f"Sinkhorn divergence {float(loss.detach()):.3g}")
+    return network, np.array(loop.losses)
 
 
 @torch.no_grad()
@@ -102,6 +102,11 @@ def statistics(symbols: np.ndarray) -> list[float]:
     both = (ends[0] != 1) & (ends[1] != 1)
     switches = float((ends[0] != ends[1])[both].mean()) if both.any() else float("nan")
     return [*(float((symbols == k).mean()) for k in range(3)), switches]
+
+
+def cost(symbols: np.ndarray) -> float:
+    """Mean nats that a symbol costs one who knows the chain, from the 20th step on."""
+    return float(symbol_costs(symbols, TRANSITION, EMISSION, np.full(2, 0.5))[:, 20:].mean())
 
 
 @torch.no_grad()
@@ -134,28 +139,31 @@ def make(
     time_steps: int = 40,
     batch: int = 192,
     seed: int = 0,
-    progress: Tick | None = None,
+    run: KeptRun | None = None,
 ) -> CaseStudy:
-    """Train, then look: symbols, the fixed point without noise, orbits against noise, zones, kick units."""
-    began = time.process_time()
-    network, losses = train(hidden, noise, steps, time_steps, batch, seed, progress)
-    seconds = time.process_time() - began
+    """Train, then look: symbols, the fixed point without noise, orbits against noise, zones, kick units.
+
+    `run`: where the training is kept and goes on from.
+    """
+    run = run or KeptRun(None)
+    run.total = steps
+    network, losses = train(hidden, noise, steps, time_steps, batch, seed, run)
+    run.tick("measuring")
     untrained, rng = NoiseDriven(hidden, noise, seed=seed), np.random.default_rng((seed, 1))
-    rows = [
-        ["the chain itself", *statistics(chain(512, 100, rng))],
-        ["this network", *statistics(emitted(network, 512, 100, seed)[0])],
-        ["untrained (control)", *statistics(emitted(untrained, 512, 100, seed)[0])],
-    ]
-    states = emitted(network, 64, 100, seed + 1)[1][:, 50:].flatten(0, 1)
+    said = {
+        "the chain itself": chain(512, 100, rng),
+        "this network": emitted(network, 512, 100, seed)[0],
+        "untrained (control)": emitted(untrained, 512, 100, seed)[0],
+    }
+    rows = [[name, *statistics(symbols), cost(symbols)] for name, symbols in said.items()]
+    states = _visited(network, seed)
     spread = _ends_without_noise(network, states)
     stds = [0.0, 0.1, 0.5, 1.0, 2.0, 3.0, 4.0]
     orbits = {n: _radii(net, stds, seed) for n, net in (("trained", network), ("untrained (control)", untrained))}
     stay = residency(network, states[:: max(1, len(states) // 400)], 20, 50, seed)
-    zones = [
-        float((stay > DWELL).mean()),
-        float(((stay >= TRANSIT) & (stay <= DWELL)).mean()),
-        float((stay < TRANSIT).mean()),
-    ]
+    zones = _zones(stay)
+    others = _visited(untrained, seed)
+    untrained_zones = _zones(residency(untrained, others[:: max(1, len(others) // 400)], 20, 50, seed))
     kicks, kick_rows, ratio = _kick_units(network, seed)
     switch, truth = rows[1][4], rows[0][4]
     return CaseStudy(
@@ -164,13 +172,15 @@ def make(
         paper="Torre et al. 2025, arXiv 2510.25674",
         claim="Without noise the network rests in one fixed point; noise sustains orbits; a few kick units carry it "
         "between the regions of the states.",
-        found=f"The ends change into each other at {switch:.3f} a step (chain {truth:.3f}). Without noise "
+        found=f"The ends change into each other at {switch:.3f} a step (chain {truth:.3f}), and a symbol costs "
+        f"{rows[1][5]:.3f} nats under the chain ({rows[0][5]:.3f} of its own, the floor). Without noise "
         f"{'all starts end in one place' if spread[1] < 1e-3 else 'starts end in more than one place'} (spread "
         f"{spread[1]:.2g} from {spread[0]:.2g} at the start). Orbits grow with the noise, which "
         f"a network of ReLUs without bias cannot help: it is positively homogeneous, and the untrained one does it "
         f"too. "
         f"{zones[0]:.0%} of the visited "
-        f"states dwell, {zones[1]:.0%} are in the kick zone, {zones[2]:.0%} in transition. Silencing units {kicks} "
+        f"states dwell, {zones[1]:.0%} are in the kick zone, {zones[2]:.0%} in transition (untrained: "
+        f"{untrained_zones[0]:.0%}, {untrained_zones[1]:.0%}, {untrained_zones[2]:.0%}). Silencing units {kicks} "
         f"changes the switching rate {ratio:.1f} times as much as random triplets do.",
         ours=f"{hidden} units, {noise} noise inputs, {steps} updates of {batch} sequences of {time_steps} steps "
         f"where the "
@@ -179,9 +189,17 @@ def make(
         tables=[
             {
                 "title": "What is emitted",
-                "columns": ["source", "symbol 0", "symbol 1", "symbol 2", "switches"],
+                "columns": ["source", "symbol 0", "symbol 1", "symbol 2", "switches", "cost (nats)"],
                 "rows": rows,
-                "note": "Frequencies, and changes between symbols 0 and 2 a step. Control: the untrained network.",
+                "note": "Frequencies, changes between symbols 0 and 2 a step, and what a symbol costs one who knows "
+                "the chain (the chain's own is the floor of any prediction). Control: the untrained network.",
+            },
+            {
+                "title": "Visited states by how long the likeliest symbol stays",
+                "columns": ["network", "dwell zone", "kick zone", "transition zone"],
+                "rows": [["this network", *zones], ["untrained (control)", *untrained_zones]],
+                "note": f"Shares of states; above {DWELL} steps, {TRANSIT} to {DWELL}, below {TRANSIT}, mean of 20 "
+                "roll-outs of at most 50 steps. Control: the untrained network.",
             },
             {
                 "title": "Switching rate with the kick units' activity scaled",
@@ -195,7 +213,7 @@ def make(
         x_title="standard deviation of the noise",
         y_title="orbit radius (root mean square distance from the mean state)",
         weights={k: v.detach().numpy() for k, v in network.named_parameters()} | {"losses": losses, "residency": stay},
-        seconds=seconds,
+        seconds=run.seconds,
         provenance=Provenance(
             model="noise-driven ReLU network",
             seed=seed,
@@ -203,6 +221,17 @@ def make(
             control="the untrained network; random triplets of units",
         ),
     )
+
+
+def _visited(network: NoiseDriven, seed: int) -> Tensor:
+    """States [n, hidden] of 64 runs after 50 steps."""
+    return emitted(network, 64, 100, seed + 1)[1][:, 50:].flatten(0, 1)
+
+
+def _zones(stay: np.ndarray) -> list[float]:
+    """Shares of states in the dwell, the kick and the transition zone."""
+    dwell, transit = float((stay > DWELL).mean()), float((stay < TRANSIT).mean())
+    return [dwell, float(((stay >= TRANSIT) & (stay <= DWELL)).mean()), transit]
 
 
 @torch.no_grad()

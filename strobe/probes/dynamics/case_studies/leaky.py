@@ -12,7 +12,6 @@ and lengthens the network's alone.
 N-parity: the parity of the last N bits. N-DMS (delayed match to sample): does the bit now equal that N - 1 steps ago?
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -22,7 +21,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Tick = Callable[[int, int, str], None]
+from strobe.probes.dynamics.kept_run import KeptRun
+
 Problem = Literal["parity", "dms"]
 Heads = Literal["single", "multi"]
 
@@ -47,14 +47,17 @@ class LeakyNetwork(nn.Module):
         """Time constants in steps."""
         return 1 + F.softplus(self.raw_tau)
 
-    def forward(self, bits: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time hidden"]:
-        """The h at every step; `bits` are -1 or 1."""
+    def forward(
+        self, bits: Float[Tensor, "batch time"], scale: Float[Tensor, " hidden"] | None = None
+    ) -> Float[Tensor, "batch time hidden"]:
+        """The h at every step; `bits` are -1 or 1. `scale` multiplies each unit's activity at every step."""
         rate = 1 / self.tau
         h = bits.new_zeros(len(bits), self.W.in_features)
         driven = self.U(bits.unsqueeze(-1))
         out = []
         for x in driven.unbind(1):
             h = torch.lerp(h, F.leaky_relu(self.W(h) + x, 0.1), rate)
+            h = h if scale is None else h * scale
             out.append(h)
         return torch.stack(out, 1)
 
@@ -104,31 +107,36 @@ def answers(problem: Problem, bits: np.ndarray, n: int) -> np.ndarray:
     return (bits[:, -1] == bits[:, -n]).astype(np.int64)
 
 
-def learn(curriculum: Curriculum, progress: Tick | None = None) -> Learned:
-    """Train a network through the curriculum, from N = 2.
+def learn(curriculum: Curriculum, run: KeptRun | None = None) -> Learned:
+    """Train a network through the curriculum, from N = 2; `run`: where it is kept and goes on from.
 
     Sequences are N + 0..`extra` steps long, so that the number of steps does not give N away (as in the paper).
     """
     c = curriculum
     network = LeakyNetwork(c.hidden, c.most + 1 if c.heads == "multi" else 1, c.seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=c.learning_rate)
-    rng, n, stages, update = np.random.default_rng(c.seed), 2, list[Stage](), 0
-    while update < c.updates and n <= c.most:
-        logits, targets = _ask(network, c, n, rng, c.batch)
+    rng, run = np.random.default_rng(c.seed), run or KeptRun(None)
+    name = f"{c.heads}-head {c.problem}, seed {c.seed}"
+    loop = run.loop(name, c.updates, vars(c), network=network, optimizer=optimizer, rng=rng)
+    stages = loop.noted({"stages": []})["stages"]
+    for update in loop:
+        n = 2 + len(stages)
+        logits, targets = ask(network, c, n, rng, c.batch)
         optimizer.zero_grad()
-        F.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        update += 1
-        if update % c.check_every == 0:
+        if (update + 1) % c.check_every == 0:
             while n <= c.most and float(_accuracy(network, c, n, rng).min()) >= SOLVED:
                 tau = network.tau.detach()
-                stages.append(Stage(n, update, float(tau.mean()), float(tau.max())))
+                stages.append([n, update + 1, float(tau.mean()), float(tau.max())])
                 n += 1
-            if progress is not None:
-                progress(update, c.updates, f"{c.heads}-head {c.problem}, N = {min(n, c.most)}")
-    reached = min(n, c.most)
-    return Learned(network, stages, _accuracy(network, c, reached, rng), update)
+            if n > c.most:
+                loop.finish()
+        loop.did(float(loss.detach()), f"{name}, N = {min(n, c.most)}")
+    reached = min(2 + len(stages), c.most)
+    return Learned(network, [Stage(*s) for s in stages], _accuracy(network, c, reached, rng), loop.step)
 
 
 @torch.no_grad()
@@ -139,12 +147,19 @@ def noise_driven(network: LeakyNetwork, trials: int, time: int, seed: int) -> Fl
     return network(bits)[:, 50:].double().numpy()
 
 
-def _ask(network: LeakyNetwork, c: Curriculum, n: int, rng: np.random.Generator, batch: int) -> tuple[Tensor, Tensor]:
+def ask(
+    network: LeakyNetwork,
+    c: Curriculum,
+    n: int,
+    rng: np.random.Generator,
+    batch: int,
+    scale: Float[Tensor, " hidden"] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Logits [batch, heads asked, 2] at the last step of fresh sequences, and the answers [batch, heads asked]."""
     bits = rng.integers(2, size=(batch, n + int(rng.integers(c.extra + 1))))
     asked = range(2, n + 1) if c.heads == "multi" else [n]
     targets = np.stack([answers(c.problem, bits, k) for k in asked], 1)
-    logits = network.answers(network(torch.from_numpy(bits * 2.0 - 1).float())[:, -1])
+    logits = network.answers(network(torch.from_numpy(bits * 2.0 - 1).float(), scale)[:, -1])
     logits = logits[:, 2 : n + 1] if c.heads == "multi" else logits
     return logits, torch.from_numpy(targets)
 
@@ -152,5 +167,5 @@ def _ask(network: LeakyNetwork, c: Curriculum, n: int, rng: np.random.Generator,
 @torch.no_grad()
 def _accuracy(network: LeakyNetwork, c: Curriculum, n: int, rng: np.random.Generator) -> Float64[np.ndarray, " n"]:
     """Share of right answers at each head asked (one for a single head), on 512 sequences."""
-    logits, targets = _ask(network, c, n, rng, 512)
+    logits, targets = ask(network, c, n, rng, 512)
     return (logits.argmax(-1) == targets).double().mean(0).numpy()

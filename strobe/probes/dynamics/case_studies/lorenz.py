@@ -1,9 +1,7 @@
 """Lorenz-63 reconstructed by a clipped shallow PLRNN under generalized teacher forcing (Hess et al. 2023)."""
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,93 +9,101 @@ import torch
 from strobe.core.provenance import Provenance
 from strobe.probes.dynamics.case_studies.result import CaseStudy
 from strobe.probes.dynamics.dynamical_similarity import d_hellinger, d_stsp
+from strobe.probes.dynamics.kept_run import KeptRun
 from strobe.probes.dynamics.known_systems import lorenz63, orbit
 from strobe.probes.dynamics.lyapunov import lyapunov_spectrum
 from strobe.probes.dynamics.piecewise_linear import PiecewiseLinear
 from strobe.probes.dynamics.scyfi import piecewise_linear_cycles
-from strobe.probes.dynamics.teacher_forcing import Forcing, fit_by_forcing
+from strobe.probes.dynamics.teacher_forcing import Forced, Forcing, fit_by_forcing
 from strobe.probes.fixed_points.system import System
 
-Tick = Callable[[int, int, str], None]
 Exponents = tuple[float, float, float]
 DT = 0.01
 # Steps of a free run that are not compared: it starts on the truth.
 _SETTLE = 500
 _FIXED = np.array([[0, 0, 0], [72**0.5, 72**0.5, 27], [-(72**0.5), -(72**0.5), 27]])
+_TRUTH, _NOISE = "another piece of the truth (control)", "white noise of the same mean and spread (control)"
 
 
-def make(
-    *, forcing: Forcing | None = None, length: int = 10_000, exponent_steps: int = 5000, progress: Tick | None = None
-) -> CaseStudy:
-    """Train on `length` steps, keep the map whose free run is nearest in D_stsp to the `3 * length` steps of the true
-    orbit after them, and measure it on as many more that nothing before has seen. The same again from a random start.
-    """
-    forcing = forcing or Forcing(updates=15_000, watch_every=1000)
-    began = time.process_time()
+class Pieces(NamedTuple):
+    """Three pieces of one true orbit, standardised by the first: fitted to, chosen by, judged on."""
+
+    fitted: np.ndarray
+    chosen: np.ndarray
+    judged: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+
+
+def settings() -> Forcing:
+    """Of the bundled run."""
+    return Forcing(
+        hidden=400, alpha=0.1, length=40, updates=1500, learning_rates=(1e-4, 1e-6), watch_every=300, start="regression"
+    )
+
+
+def pieces(length: int) -> Pieces:
+    """`length` steps, and twice three times as many after them."""
     start = torch.tensor([[1.0, 1.0, 1.0]], dtype=torch.float64)
     true = orbit(lorenz63(DT), start, 7 * length, 1000)[0]
     mean, scale = true[:length].mean(0), true[:length].std(0)
     z = (true - mean) / scale
-    fitted, chosen, judged = z[:length], z[length : 4 * length], z[4 * length :]
+    return Pieces(z[:length], z[length : 4 * length], z[4 * length :], mean, scale)
+
+
+def fit(data: Pieces, forcing: Forcing, run: KeptRun) -> Forced:
+    """The map whose free run is nearest in D_stsp to the piece that is chosen by."""
 
     def watch(map: PiecewiseLinear) -> float:
-        run = free_run(map, chosen[0], len(chosen))
-        if run is None:
+        found = free_run(map, data.chosen[0], len(data.chosen))
+        if found is None:
             return float("inf")
-        distance = d_stsp(chosen, run[_SETTLE:])
+        distance = d_stsp(data.chosen, found[_SETTLE:])
         return distance.value + 5 * distance.outside
 
-    forced = fit_by_forcing(fitted, forcing, watch, _half(progress, 0))
-    other = fit_by_forcing(fitted, replace(forcing, start="random"), watch, _half(progress, 1))
-    seconds = time.process_time() - began
-    maps = {
-        "this network, running free": forced.map,
-        "the same from a random start (control)": other.map,
-        "its start, the regression alone (control)": forced.start,
-    }
-    runs = {name: free_run(map, judged[0], len(judged)) for name, map in maps.items()}
-    spectra = {name: _exponents(maps[name].system(), run, exponent_steps) for name, run in runs.items()}
-    series = {name: None if run is None else run[_SETTLE:] for name, run in runs.items()}
-    series["another piece of the truth (control)"] = chosen
-    series["white noise of the same mean and spread (control)"] = np.random.default_rng(forcing.seed).normal(
-        size=judged.shape
-    )
-    truth = spectra["another piece of the truth (control)"] = _exponents(
-        lorenz63(DT), true[-len(chosen) :], exponent_steps
-    )
-    rows = [_row(name, judged, x, spectra.get(name)) for name, x in series.items()]
-    network, (mine, of_truth, of_noise) = spectra["this network, running free"], (rows[0][1], rows[3][1], rows[4][1])
-    run = runs["this network, running free"]
-    assert run is not None
-    assert truth is not None
-    assert network is not None
-    cycles = piecewise_linear_cycles(forced.map, 1, reach=4, control=False, seed=forcing.seed)
-    fixed = np.array([o[0] for o in cycles.orbits]).reshape(-1, 3) * scale + mean
-    distances = [
-        float(np.linalg.norm((fixed - at) / scale, axis=1).min()) if len(fixed) else float("inf") for at in _FIXED
-    ]
-    appears = _appears(network, truth, mine, of_truth, of_noise)
+    return fit_by_forcing(data.fitted, forcing, watch, run=run, name=f"{forcing.start} start, seed {forcing.seed}")
+
+
+def make(
+    *,
+    forcing: Forcing | None = None,
+    seeds: int = 3,
+    length: int = 10_000,
+    exponent_steps: int = 5000,
+    run: KeptRun | None = None,
+) -> CaseStudy:
+    """Fit `seeds` networks to `length` steps, keep of each the look whose free run is nearest in D_stsp to the
+    `3 * length` steps after them, and measure it on as many more that nothing before has seen. The same once from a
+    random start. `run`: where trainings are kept and go on from.
+    """
+    forcing, run = forcing or settings(), run or KeptRun(None)
+    run.total = (seeds + 1) * forcing.updates
+    data = pieces(length)
+    fits = [fit(data, replace(forcing, seed=seed), run) for seed in range(seeds)]
+    other = fit(data, replace(forcing, start="random", seed=0), run)
+    maps = {f"network, seed {seed}": forced.map for seed, forced in enumerate(fits)}
+    maps |= {f"the regression it starts from, seed {seed} (control)": forced.start for seed, forced in enumerate(fits)}
+    maps["trained from a random start, seed 0 (control)"] = other.map
+    runs, spectra = {}, {}
+    for name, map in maps.items():
+        run.tick("measuring")
+        runs[name] = free_run(map, data.judged[0], len(data.judged))
+        spectra[name] = _exponents(map.system(), runs[name], exponent_steps)
+    series = {name: None if found is None else found[_SETTLE:] for name, found in runs.items()}
+    series[_TRUTH] = data.chosen
+    series[_NOISE] = np.random.default_rng(0).normal(size=data.judged.shape)
+    spectra[_TRUTH] = _exponents(lorenz63(DT), data.judged * data.scale + data.mean, exponent_steps)
+    rows = {name: _row(name, data.judged, x, spectra.get(name)) for name, x in series.items()}
+    best = min(range(seeds), key=lambda seed: fits[seed].scores[:, 1].min())
+    shown = runs[f"network, seed {best}"]
     return CaseStudy(
         name="lorenz",
         title="Lorenz-63, reconstructed and running free",
         paper="Hess, Monfared, Brenner & Durstewitz 2023, Generalized teacher forcing, arXiv 2306.04406",
         claim="Pulled a little towards the data while it trains, a piecewise-linear network learns the attractor "
         "itself.",
-        found=f"D_stsp is {mine:.2f} nats against {of_truth:.2f} between two pieces of the truth and {of_noise:.2f} "
-        f"for noise; D_H is {rows[0][3]:.3f} against {rows[3][3]:.3f} and {rows[4][3]:.2f}. The largest Lyapunov "
-        f"exponent is {network[0]:.2f} +- {network[1]:.2f} per unit of time, where the same measure of the truth gives "
-        f"{truth[0]:.2f} +- {truth[1]:.2f} (literature: .906); the exponents sum to {network[2]:.1f}, where the truth "
-        f"has -13.67. {len(cycles.orbits)} fixed points were found exactly; the truth has three. "
-        f"The paper's effect {'appears' if appears else 'does not appear at this size'}.",
-        ours=f"{forcing.updates} updates where the paper makes 250,000, windows of {forcing.length} steps where it "
-        f"takes 200, {forcing.hidden} hidden units; the regression that the fit starts from, whose worth the two "
-        "controls show; the best look by D_stsp on a second piece of the orbit is kept, and judged on a third. "
-        "Settings were chosen by looks at the second piece. Another setting (200 units, 30,000 steps, 6,000 updates) "
-        "was judged after this one, on steps further on, and was worse: 2.51 nats against .17 for the truth, largest "
-        "exponent .12 +- .12. "
-        "The effect is said to appear where the largest exponent is "
-        "positive by three standard errors and within a fifth of the truth's, and D_stsp is nearer, as a ratio, to the "
-        "truth's than to noise's.",
+        found=_finding(rows, spectra, seeds),
+        ours=_ours(forcing, seeds, length),
         tables=[
             {
                 "title": "The free run against an unseen piece of the orbit",
@@ -110,46 +116,88 @@ def make(
                     "its error",
                     "sum of exponents",
                 ],
-                "rows": rows,
-                "note": "0 is the same; exponents per unit of time, on eight orbits. Controls: the same network and "
-                "settings from the authors' random start, its start before training, another piece of the true orbit, "
-                "and noise, which has no exponents. inf and -: the free run left the finite numbers.",
+                "rows": list(rows.values()),
+                "note": "0 is the same; exponents per unit of time, on eight orbits. Controls: the regression without "
+                "any training, the same settings from the authors' random start, another piece of the true orbit, and "
+                "noise, which has no exponents. inf and -: the free run left the finite numbers.",
             },
-            {
-                "title": "Fixed points of the flow and the nearest of the network",
-                "columns": ["true fixed point", "distance (standard deviations)"],
-                "rows": [
-                    [str([round(float(v), 2) for v in at]), far] for at, far in zip(_FIXED, distances, strict=True)
-                ],
-                "note": "The network's are solved for exactly (SCYFI, order 1).",
-            },
+            _fixed_points([forced.map for forced in fits], data),
         ],
         curves={
-            "truth (control)": _plane(judged[:3000] * scale + mean),
-            "network": _plane(run[_SETTLE : _SETTLE + 3000] * scale + mean),
+            "truth (control)": _plane(data.judged[:3000] * data.scale + data.mean),
+            "network": _plane(
+                np.full((1, 3), np.nan) if shown is None else shown[_SETTLE : _SETTLE + 3000] * data.scale + data.mean
+            ),
         },
         x_title="x",
         y_title="z",
-        weights={k: getattr(forced.map, k) for k in ("A", "W1", "W2", "h1", "h2")} | {"mean": mean, "scale": scale},
-        seconds=seconds,
+        weights={k: getattr(fits[best].map, k) for k in ("A", "W1", "W2", "h1", "h2")}
+        | {"mean": data.mean, "scale": data.scale},
+        seconds=run.seconds,
         provenance=Provenance(
             model="clipped shallow PLRNN",
-            seed=forcing.seed,
+            seed=best,
             settings={
                 **vars(forcing),
                 "learning_rates": list(forcing.learning_rates),
                 "series_length": length,
                 "dt": DT,
-                "final_alpha": float(forced.alphas[-1]),
-                "kept_look": int(forced.scores[forced.scores[:, 1].argmin(), 0]),
+                "seeds": seeds,
+                "kept_looks": [int(f.scores[f.scores[:, 1].argmin(), 0]) for f in fits],
             },
-            control="the same from a random start; its start untrained; another piece of the true orbit; white noise",
+            control="the regression alone; the same from a random start; another piece of the true orbit; white noise",
         ),
     )
 
 
-def _half(progress: Tick | None, part: int) -> Tick | None:
-    return progress and (lambda done, total, what: progress(part * total + done, 2 * total, what))
+def _finding(rows: dict[str, list], spectra: dict[str, Exponents | None], seeds: int) -> str:
+    truth = spectra[_TRUTH]
+    assert truth is not None
+    of_truth, of_noise = rows[_TRUTH][1], rows[_NOISE][1]
+    networks = [f"network, seed {seed}" for seed in range(seeds)]
+    starts = [f"the regression it starts from, seed {seed} (control)" for seed in range(seeds)]
+    appears = [_appears(spectra[name], truth, rows[name][1], of_truth, of_noise) for name in networks]
+    at_start = [_appears(spectra[name], truth, rows[name][1], of_truth, of_noise) for name in starts]
+    exponents = ", ".join("-" if (e := spectra[name]) is None else f"{e[0]:.2f} +- {e[1]:.2f}" for name in networks)
+    return (
+        f"By seed D_stsp is {', '.join(f'{rows[name][1]:.2f}' for name in networks)} nats "
+        f"(before training {', '.join(f'{rows[name][1]:.2f}' for name in starts)}), against {of_truth:.2f} between two "
+        f"pieces of the truth and {of_noise:.2f} for noise; D_H is {', '.join(f'{rows[n][3]:.3f}' for n in networks)} "
+        f"against {rows[_TRUTH][3]:.3f} and {rows[_NOISE][3]:.2f}. The largest Lyapunov exponent is {exponents} per "
+        f"unit of time, where the same measure of the truth gives {truth[0]:.2f} +- {truth[1]:.2f} (literature: .906). "
+        f"The paper's effect {'appears' if all(appears) else 'does not appear with every seed'} ({sum(appears)} of "
+        f"{seeds} seeds; {sum(at_start)} of {seeds} before training)."
+    )
+
+
+def _ours(forcing: Forcing, seeds: int, length: int) -> str:
+    return (
+        f"{seeds} seeds of {forcing.updates} updates where the paper makes 250,000, windows of {forcing.length} steps "
+        f"where it takes 200, {forcing.hidden} hidden units where it has 50, {length} steps of data; the regression "
+        "that a fit starts from, whose worth the controls show; the best look by D_stsp on a second piece of the orbit "
+        "is kept, and judged on a third. Settings were chosen by looks at the second piece. An earlier run of this "
+        "study, with 100 units, windows of 100 steps and an adaptive alpha, reached .27 nats and an exponent of "
+        "1.16 +- .04. The effect is said to appear where the largest exponent is positive by three standard "
+        "errors and within a fifth of the truth's, and D_stsp is nearer, as a ratio, to the truth's than to noise's."
+    )
+
+
+def _fixed_points(maps: list[PiecewiseLinear], data: Pieces) -> dict[str, Any]:
+    columns = []
+    for map in maps:
+        cycles = piecewise_linear_cycles(map, 1, reach=4, control=False, seed=0)
+        fixed = np.array([o[0] for o in cycles.orbits]).reshape(-1, 3) * data.scale + data.mean
+        columns.append(
+            [float(np.linalg.norm((fixed - at) / data.scale, axis=1).min()) if len(fixed) else np.inf for at in _FIXED]
+            + [len(fixed)]
+        )
+    names = [*(str([round(float(v), 2) for v in at]) for at in _FIXED), "fixed points in all (the truth: 3)"]
+    return {
+        "title": "Fixed points of the flow and the nearest of the network, in standard deviations",
+        "columns": ["true fixed point", *(f"seed {seed}" for seed in range(len(maps)))],
+        "rows": [[name, *(c[i] for c in columns)] for i, name in enumerate(names)],
+        "note": "The network's are solved for exactly (SCYFI, order 1).",
+    }
 
 
 def _exponents(system: System, run: np.ndarray | None, steps: int) -> Exponents | None:
@@ -168,8 +216,10 @@ def _row(name: str, judged: np.ndarray, x: np.ndarray | None, exponents: Exponen
     return [name, distance.value, distance.outside, d_hellinger(judged, x), *(exponents or ("-", "-", "-"))]
 
 
-def _appears(network: Exponents, truth: Exponents, mine: float, of_truth: float, of_noise: float) -> bool:
+def _appears(network: Exponents | None, truth: Exponents, mine: float, of_truth: float, of_noise: float) -> bool:
     """Ours, and said so on the card."""
+    if network is None:
+        return False
     positive, near = network[0] > 3 * network[1], abs(network[0] - truth[0]) < truth[0] / 5
     return bool(positive and near and mine < (of_truth * of_noise) ** 0.5)
 

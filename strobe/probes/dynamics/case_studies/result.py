@@ -97,7 +97,9 @@ class CaseStudy(Result):
             lines += ["|" + "---|" * len(table["columns"])]
             lines += [f"| {' | '.join(map(_cell, row))} |" for row in table["rows"]]
             lines += ["", table["note"]]
-        return "\n".join([*lines, "", f"Trained in {self.seconds:.0f} seconds of one thread's time."])
+        command = self.provenance.settings.get("command")
+        made = f"Made by `{command}`; t" if command else "T"
+        return "\n".join([*lines, "", f"{made}rained in {self.seconds:.0f} seconds of one thread's time."])
 
     def summary(self) -> str:
         """Title, claim, finding, tables in lines, provenance."""

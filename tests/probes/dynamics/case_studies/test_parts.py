@@ -2,12 +2,15 @@
 chain's stationary statistics, homogeneity, an onion that was planted, brute-force answers of the memory tasks.
 """
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from strobe.probes.dynamics.case_studies import abrupt, hmm, leaky, onion
+from strobe.probes.dynamics.case_studies import abrupt, hmm, leaky, onion, robustness
 from strobe.probes.dynamics.case_studies.sinkhorn import sinkhorn_divergence
+from strobe.probes.dynamics.kept_run import KeptRun
 
 
 def test_the_sinkhorn_divergence_of_points():
@@ -68,6 +71,10 @@ def test_residency_counts_the_steps_until_the_likeliest_symbol_changes():
     assert never.tolist() == [20.0]
 
 
+def test_zones_are_by_steps_until_the_likeliest_symbol_changes():
+    assert hmm._zones(np.array([8.5, 8.0, 2.0, 1.9])) == [0.25, 0.5, 0.25]
+
+
 def planted(gamma, noise=0.0, n=600, hidden=10):
     rng = np.random.default_rng(0)
     words = rng.integers(5, size=(n, 4))
@@ -112,19 +119,60 @@ def test_leaky_units_follow_their_equation():
     assert bool((network.tau > 1).all())
 
 
+def test_a_silenced_unit_says_nothing_to_the_others():
+    network, bits = leaky.LeakyNetwork(4, 1, seed=1), torch.tensor([[1.0, -1.0, 1.0], [-1.0, -1.0, 1.0]])
+    cut = copy.deepcopy(network)
+    with torch.no_grad():
+        cut.W.weight[:, 2] = 0
+        h, expected = network(bits, torch.tensor([1.0, 1.0, 0.0, 1.0])), cut(bits)
+    assert not h[..., 2].any()
+    torch.testing.assert_close(h[..., [0, 1, 3]], expected[..., [0, 1, 3]])
+
+
+def test_damage_is_done_to_copies_and_to_the_head_that_was_solved():
+    curriculum = leaky.Curriculum(heads="multi", most=4, hidden=6, extra=0, batch=4)
+    network = leaky.LeakyNetwork(6, 5)
+    before = copy.deepcopy(network.state_dict())
+    found = robustness.robustness(network, curriculum, 3, seed=2)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    bits = np.random.default_rng((2, 5)).integers(2, size=(1024, 3))
+    with torch.no_grad():
+        said = network.answers(network(torch.from_numpy(bits * 2.0 - 1).float())[:, -1])[:, 3].argmax(-1).numpy()
+    assert found.untouched == pytest.approx((said == bits.sum(1) % 2).mean())
+    assert all(0 <= share <= 1 for share in found)
+
+
 def test_a_head_is_asked_for_its_own_number_of_bits():
     curriculum = leaky.Curriculum(heads="multi", most=4, hidden=5, extra=0)
     network = leaky.LeakyNetwork(5, 5)
-    logits, targets = leaky._ask(network, curriculum, 4, np.random.default_rng(0), 30)
+    logits, targets = leaky.ask(network, curriculum, 4, np.random.default_rng(0), 30)
     assert logits.shape == (30, 3, 2)
     bits = np.random.default_rng(0).integers(2, size=(30, 4))
     np.testing.assert_array_equal(targets[:, 0].numpy(), bits[:, -2:].sum(1) % 2)
     np.testing.assert_array_equal(targets[:, 2].numpy(), bits.sum(1) % 2)
 
 
+def of_looks(accuracy, stable):
+    at = 25.0 * np.arange(len(accuracy))
+    pair = [np.stack([at, np.array(values, dtype=np.float64)], 1) for values in (accuracy, stable, stable, stable)]
+    return abrupt._Run(*pair, weights={})
+
+
+def test_what_came_first_is_read_off_the_looks():
+    late, never = of_looks([0.5, 0.9, 0.96], [1, 4, 8]), of_looks([0.5, 0.6, 0.7], [1, 1, 2])
+    early = of_looks([0.5, 0.95, 0.99], [1, 3, 8])
+    assert (late.jump, late.eight, never.jump, never.eight, early.jump) == (50, 50, -1, -1, 25)
+    said = abrupt._finding({0.0: [late, never, early], 0.1: [early, early, never]})
+    assert "the jump comes at 50, never, 25 (by seed)" in said
+    assert "with 0.1 at 25, 25, never: earlier in 2 of 3 seeds" in said
+    assert "no later than the jump in 1 of 3 seeds (at 50, never, 50)" in said
+    assert "more fixed points at the jump than before training in 2 of 3 seeds" in said
+
+
 def test_a_strong_regulariser_brings_the_state_to_rest():
-    free = abrupt._train(6, 60, 60, 0.0, 0.3, 1e-2, 0, 0)
-    held = abrupt._train(6, 60, 60, 1000.0, 0.3, 1e-2, 0, 0)
+    free = abrupt._train(6, 60, 60, 0.0, 0.3, 1e-2, 0, 4, KeptRun(None)).weights
+    held = abrupt._train(6, 60, 60, 1000.0, 0.3, 1e-2, 0, 4, KeptRun(None)).weights
 
     def motion(weights):
         cell = torch.nn.RNN(3, 6, batch_first=True)
@@ -134,4 +182,4 @@ def test_a_strong_regulariser_brings_the_state_to_rest():
             h = cell(x)[0]
         return float((h[:, 1:] - h[:, :-1]).square().mean())
 
-    assert motion(held["weights"]) < 0.05 * motion(free["weights"])
+    assert motion(held) < 0.05 * motion(free)
