@@ -18,6 +18,7 @@ from strobe.probes.memory import (
     Planted,
     Reset,
     SlidingWindow,
+    bundled_family,
     compare_mitigations,
     diagnose,
     effective_remembrance,
@@ -77,6 +78,22 @@ contexts = drawn.inputs[:, : 7 * 64 + 34]
 for model in (collapsed, healthy):
     remembrance = effective_remembrance(model, contexts, lengths=[34, 64, 128, 256, 447])
     print(model.model_name, dict(zip(remembrance.lengths.tolist(), remembrance.mean.round(3).tolist(), strict=True)))
+
+# %% [markdown]
+# ## Is there a law in the size of the state?
+# Chen et al. 2024 find that T_forget, the training length from which a model learns to forget, grows in proportion to
+# its state, and T_recall exponentially. A family of small models, trained by ``strobe memory-laws --train FOLDER`` and
+# bundled, says what comes of it in this task; the published fit is drawn beside it, labelled as the paper's.
+
+# %%
+family = bundled_family()
+print(family.summary())
+family.figure("behaviour")
+
+# %%
+# Trained on one segment, all of them fail far beyond it, and an emptied memory repairs them: collapse at every size.
+assert family.windows[0] == family.segment and family.collapsed[:, 0].all()
+family.figure("forget")
 
 # %% [markdown]
 # ## The positive control

@@ -1,5 +1,6 @@
 """The long work of the memory page and command: an input far longer than training, and the analyses that read it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from strobe.dashboards import loading, store
 from strobe.dashboards.jobs import Tick
+from strobe.dashboards.partial import keep_what_is_found
 from strobe.dashboards.work import LibraryTokens
 
 if TYPE_CHECKING:
@@ -35,6 +37,13 @@ class LongInput(NamedTuple):
     inputs: np.ndarray
     targets: np.ndarray | None
     words: str
+
+
+def family() -> Any:
+    """The bundled family of models by state size and training length."""
+    from strobe.probes.memory import bundled_family
+
+    return bundled_family()
 
 
 def memory_key(source: loading.Source, analysis: str, settings: dict[str, Any]) -> str:
@@ -82,15 +91,27 @@ def _task_input(name: str, rows: int, time: int, rng: np.random.Generator) -> Lo
 
 
 def run_memory(key: str, name: str, analysis: str, settings: dict[str, Any], tick: Tick) -> Path:
-    """Run `analysis` (a key of `ANALYSES`) on a model of its own as `settings` say, and keep the result under `key`."""
-    tick(0, 1, "loading the model")
-    return store.keep(key, analyse(loading.load(loading.find(name)).model, analysis, settings, tick))
+    """Run `analysis` (a key of `ANALYSES`) on a model of its own as `settings` say, and keep the result under `key`; of
+    a cancelled run what it had: the tokens read, the runs, suffixes or lengths that were finished."""
+
+    def probe(model: Any, *, progress: Tick, partial: Callable[["Result"], None]) -> "Result":
+        return analyse(model, analysis, settings, progress, partial=partial)
+
+    return keep_what_is_found(key, name, tick, probe)
 
 
 def analyse(
-    model: Any, analysis: str, settings: dict[str, Any], tick: Tick, *, text: str | None = None, seed: int = 0
+    model: Any,
+    analysis: str,
+    settings: dict[str, Any],
+    tick: Tick,
+    *,
+    text: str | None = None,
+    seed: int = 0,
+    partial: Callable[["Result"], None] | None = None,
 ) -> "Result":
-    """The result of `analysis`. `settings`: rows, time, train_length, and layer and every where they apply.
+    """The result of `analysis`. `settings`: rows, time, train_length, and layer and every where they apply. `partial`
+    gets what there is so far, of the analyses that come in parts.
 
     Raises ValueError for an analysis that does not apply to the model, with the reason.
     """
@@ -98,24 +119,24 @@ def analyse(
 
     rows, time, length = settings["rows"], settings["time"], settings["train_length"]
     if analysis == "capacity":
-        return _capacity(model, time, tick, seed)
+        return _capacity(model, time, tick, seed, partial)
     if analysis == "curve":
         rng = np.random.default_rng((seed, 8))
         tokens = rng.integers(model.cfg.d_vocab, size=(64, 64))
         return memory.memory_curve(model, tokens, settings["layer"], lags=range(16), seed=seed, progress=tick)
     long = long_input(model, rows, time, seed=seed, text=text)
     if analysis == "remembrance":
-        return memory.effective_remembrance(model, long.inputs, progress=tick)
+        return memory.effective_remembrance(model, long.inputs, progress=tick, partial=partial)
     given: dict[str, Any] = {"targets": long.targets, "train_length": length, "progress": tick}
     if analysis == "carry":
         under = memory.Planted(layers=(settings["layer"],)) if settings.get("planted") else None
-        return memory.diagnose(model, long.inputs, under=under, seed=seed, **given)
+        return memory.diagnose(model, long.inputs, under=under, seed=seed, partial=partial, **given)
     if analysis == "loss":
         return memory.position_loss(model, long.inputs, **given)
     every = settings["every"]
     chosen = [*_resets(every), memory.NormLimit(limits=_limits(model, long, length), every=every)]
     chosen += [m for m in (memory.Insertion(), memory.SlidingWindow(window=length)) if m.applies(model)]
-    return memory.compare_mitigations(model, long.inputs, chosen, **given)
+    return memory.compare_mitigations(model, long.inputs, chosen, partial=partial, **given)
 
 
 def _resets(every: int) -> list[Any]:
@@ -130,13 +151,13 @@ def _limits(model: Any, long: LongInput, length: int) -> dict[int, np.ndarray]:
     return training_norms(model, long.inputs, train_length=length, every=max(1, length // 16))
 
 
-def _capacity(model: Any, time: int, tick: Tick, seed: int) -> "Result":
+def _capacity(model: Any, time: int, tick: Tick, seed: int, partial: Callable[["Result"], None] | None) -> "Result":
     from strobe.probes.memory import capacity, dense_recall, text_passkey
 
     if getattr(getattr(model, "config", None), "task", None) == "segmented_recall":
         lengths = [4, 6, 10, 14, 18, 26, 34]
         return capacity(model, dense_recall(), lengths, task="dense recall, as many pairs as fit", depths=_DEPTHS,
-                        n=64, seed=seed, progress=tick)  # fmt: skip
+                        n=64, seed=seed, progress=tick, partial=partial)  # fmt: skip
     if model.tokenizer is None:
         raise ValueError(
             f"the capacity of {model.model_name} was asked for, which reads neither text nor the recall task; choose a "
@@ -144,4 +165,4 @@ def _capacity(model: Any, time: int, tick: Tick, seed: int) -> "Result":
         )
     lengths = [n for n in (128, 256, 512, 1024, 2048, 4096) if n <= time] or [time]
     return capacity(model, text_passkey(model.tokenizer), lengths, task="passkey in filler text", depths=_DEPTHS,
-                    n=_PROMPTS, seed=seed, progress=tick)  # fmt: skip
+                    n=_PROMPTS, seed=seed, progress=tick, partial=partial)  # fmt: skip

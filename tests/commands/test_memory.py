@@ -30,3 +30,20 @@ def test_the_command_writes_what_the_analysis_answers(tmp_path, capsys):
 def test_what_does_not_apply_is_said(extra, said, tmp_path, capsys):
     assert main(["memory", "parity-gru", "--out", str(tmp_path / "x.json"), *extra]) != 0
     assert said in capsys.readouterr().err
+
+
+def test_the_laws_of_the_bundled_family_are_written(tmp_path, capsys):
+    out = tmp_path / "laws.json"
+    assert main(["memory-laws", "--figure", "recall", "--out", str(out)]) == 0
+    family = load_result(out.with_suffix(".safetensors"))
+    said = capsys.readouterr().out
+    assert f"T_forget: {family.said('forget')}" in said and f"T_recall: {family.said('recall')}" in said
+    assert "published (Chen et al. 2024)" in out.read_text()
+    table = tmp_path / "laws.csv"
+    assert main(["memory-laws", "--out", str(table)]) == 0
+    assert len(table.read_text().splitlines()) == 1 + family.inside.size
+
+
+def test_what_is_trained_is_said_together_with_where(tmp_path, capsys):
+    assert main(["memory-laws", "--states", "8", "--out", str(tmp_path / "x.json")]) != 0
+    assert "add --train FOLDER" in capsys.readouterr().err

@@ -37,7 +37,9 @@ def words(at: AppTest) -> str:
 
 
 def titles(at: AppTest) -> list[str]:
-    return [json.loads(c.proto.spec)["layout"]["title"]["text"] for c in at.get("plotly_chart")]
+    # A chart that has half of the page breaks its title.
+    texts = [json.loads(c.proto.spec)["layout"]["title"]["text"] for c in at.get("plotly_chart")]
+    return [text.replace("<br>", " ") for text in texts]
 
 
 def run(at: AppTest) -> AppTest:
@@ -76,6 +78,18 @@ def test_the_carry_is_diagnosed_and_the_link_shows_it_again(tiny):
     assert not titles(app(**{**view, "mem_time": 61}))
 
 
+def test_a_cancelled_run_keeps_what_it_had(tiny):
+    from strobe.dashboards.jobs import Cancelled
+
+    def stop(done, total, message):
+        if message == "streaming" and done >= 8192:
+            raise Cancelled
+
+    settings = {"rows": 2, "time": 30_000, "train_length": 16}
+    result = store.reopen(memory_work.run_memory("memory-cut", str(tiny), "carry", settings, stop).stem)
+    assert result.time == 8192 and "cut short: 8192 of 30000 tokens" in result.summary()
+
+
 def test_collapse_is_said_only_where_the_comparison_shows_it(tiny):
     view = {"model": tiny, "mem_what": "Mitigations", "mem_every": 8, **VIEW}
     at = run(app(**view))
@@ -105,4 +119,10 @@ def test_the_recall_models_tell_the_story_from_their_card():
     assert "synthetic overwrite task" in said and "no language model" in said
     assert "the paper's law in the size of the state did not come out here (a larger state collapsed less)" in said
     shown = [list(frame.value.columns) for frame in at.dataframe]
+    # The family beside it: its own law in words, and the published one labelled as the paper's.
+    family = memory_work.family()
+    assert family.said("forget")[1:] in said and "is drawn beside ours, and is not ours" in said
+    assert titles(at) == ["T_forget: forgets, trained at this length or more"]
+    assert titles(app(model="recall-t64", mem_family="T_recall", **VIEW)) == ["T_recall: recalls prompts this long"]
+    assert ["numbers in the state", "T_forget (tokens)", "T_recall (tokens)"] in shown
     assert ["at each boundary", "accuracy"] in shown and any("initial carry" in columns for columns in shown)

@@ -19,6 +19,14 @@ QUESTION = "What does the carry do on inputs far longer than training: does it f
 
 _CURVES = ("norm", "retention", "variance", "mean", "largest", "rank", "saturation")
 
+
+def _table(table: dict[str, Any]) -> None:
+    st.markdown(f"**{table['title']}**")
+    columns = [column or "model" for column in table["columns"]]
+    st.dataframe([dict(zip(columns, map(str, row), strict=True)) for row in table["rows"]], hide_index=True)
+    st.caption(table["note"])
+
+
 st.title("Memory", anchor=False)
 here = selection.current()
 if here.loaded is None:
@@ -41,10 +49,23 @@ if task == "segmented_recall" and tables:
             "collapsed less), so the claim is about training length alone."
         )
         for table in tables:
-            st.markdown(f"**{table['title']}**")
-            columns = [column or "model" for column in table["columns"]]
-            st.dataframe([dict(zip(columns, map(str, row), strict=True)) for row in table["rows"]], hide_index=True)
-            st.caption(table["note"])
+            _table(table)
+    with st.expander("Does a larger state have to be trained longer before it forgets? A family trained for this"):
+        family = memory_work.family()
+        st.markdown(
+            "Chen et al. 2024 find that the training length from which a model learns to forget grows with the size of "
+            "its state, and that the length it recalls from grows faster still. The same asked of small models, each "
+            "trained here on segments of sixteen tokens: their published fit is drawn beside ours, and is not ours."
+        )
+        views = {"T_forget": "forget", "T_recall": "recall", "Accuracy by position": "behaviour"}
+        view = views[st.segmented_control("Draw", list(views), default="T_forget", required=True, key="mem_family",
+                                          bind="query-params") or "T_forget"]  # fmt: skip
+        if view != "behaviour":
+            said = family.said(view)
+            st.info(f"{said[:1].upper()}{said[1:]}.")
+        chart(family, partial(family.figure, view), key=f"memory-family-{view}", alt=f"{view}, by size of the state")
+        for table in family.tables():
+            _table(table)
 elif task is None:
     st.caption("No language model that was trained on a CPU for this project collapsed. Expect none here to.")
 

@@ -5,6 +5,8 @@ from strobe.probes.memory.comparison import compare_mitigations, training_norms
 from strobe.probes.memory.comparison_result import MitigationComparison
 from strobe.probes.memory.diagnostics import diagnose
 from strobe.probes.memory.diagnostics_result import CarryDiagnostics
+from strobe.probes.memory.family import FamilySettings, bundled_family, train_family
+from strobe.probes.memory.family_result import MemoryFamily
 from strobe.probes.memory.laws import MemoryLaw, fit_law
 from strobe.probes.memory.memory_curve import MemoryCurve, memory_curve
 from strobe.probes.memory.mitigations import Insertion, Mitigation, NormLimit, Planted, Reset, SlidingWindow, Swap
@@ -16,8 +18,10 @@ __all__ = [
     "Capacity",
     "CarryDiagnostics",
     "EffectiveRemembrance",
+    "FamilySettings",
     "Insertion",
     "MemoryCurve",
+    "MemoryFamily",
     "MemoryLaw",
     "Mitigation",
     "MitigationComparison",
@@ -27,6 +31,7 @@ __all__ = [
     "Reset",
     "SlidingWindow",
     "Swap",
+    "bundled_family",
     "capacity",
     "compare_mitigations",
     "dense_recall",
@@ -36,5 +41,6 @@ __all__ = [
     "memory_curve",
     "position_loss",
     "text_passkey",
+    "train_family",
     "training_norms",
 ]

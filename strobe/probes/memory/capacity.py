@@ -119,10 +119,12 @@ def capacity(
     n: int = 20,
     seed: int = 0,
     progress: Tick | None = None,
+    partial: Callable[[Capacity], None] | None = None,
 ) -> Capacity:
     """Accuracy of `model` on `n` prompts that `make` draws for each of `lengths` and `depths`.
 
-    Raises ValueError for no length or depth, or fewer than two prompts a cell, which leave no other answer to compare.
+    `partial` is called with the result so far after each length. Raises ValueError for no length or depth, or fewer
+    than two prompts a cell, which leave no other answer to compare.
     """
     chosen = sorted(set(lengths))
     if not chosen or not len(depths) or n < 2:
@@ -130,6 +132,19 @@ def capacity(
             f"{len(chosen)} lengths, {len(depths)} depths, {n} prompts a cell: give one, one and two at least"
         )
     accuracy, control = np.zeros((2, len(chosen), len(depths)))
+    settings = {"task": task, "lengths": chosen, "depths": list(map(float, depths)), "n": n}
+
+    def result(done: int) -> Capacity:
+        return Capacity(
+            task=task,
+            lengths=tuple(chosen[:done]),
+            depths=tuple(map(float, depths)),
+            accuracy=accuracy[:done].copy(),
+            control=control[:done].copy(),
+            n=n,
+            provenance=provenance_of(model, seed=seed, settings=settings, control="the answers of another prompt"),
+        )
+
     for i, length in enumerate(chosen):
         for j, depth in enumerate(depths):
             # A generator a cell: the prompts of one do not depend on which others were asked for.
@@ -139,16 +154,9 @@ def capacity(
             control[i, j] = (given == np.roll(asked.answers, 1, 0)).all(1).mean()
             if progress is not None:
                 progress(i * len(depths) + j + 1, accuracy.size, f"{length} tokens, depth {depth:g}")
-    settings = {"task": task, "lengths": chosen, "depths": list(map(float, depths)), "n": n}
-    return Capacity(
-        task=task,
-        lengths=tuple(chosen),
-        depths=tuple(map(float, depths)),
-        accuracy=accuracy,
-        control=control,
-        n=n,
-        provenance=provenance_of(model, seed=seed, settings=settings, control="the answers of another prompt"),
-    )
+        if partial is not None:
+            partial(result(i + 1))
+    return result(len(chosen))
 
 
 def _answers(model: Any, asked: Asked) -> np.ndarray:

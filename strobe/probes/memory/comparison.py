@@ -4,7 +4,7 @@ The one place where the word collapse can be earned: it takes behaviour that fal
 intervention on the carry that brings it back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,13 +53,14 @@ def compare_mitigations(
     window: int | None = None,
     piece: int = PIECE,
     progress: Tick | None = None,
+    partial: Callable[[MitigationComparison], None] | None = None,
 ) -> MitigationComparison:
     """Loss and accuracy of the untouched model and with each of `mitigations`, in windows of `window` tokens (None: the
     training length), and the root mean square of the carry at each window's end.
 
     `inputs` [batch, time], `targets` [batch, time] (-100 where not scored; None: the next token). For every `Reset` of
     the memory, a `Swap` at the same places is added as its control. For text, a fall with position says nothing unless
-    what is recalled is equally far back everywhere.
+    what is recalled is equally far back everywhere. `partial` is called with the comparison so far after each run.
 
     Raises ValueError for no mitigation, one that a layer's family does not allow, or a reset of a single row, which has
     no other to be swapped with.
@@ -89,9 +90,26 @@ def compare_mitigations(
         loss.append(means.loss)
         accuracy.append(means.accuracy)
         size.append(torch.cat(rms).numpy() if rms else np.zeros((0, len(layers)), np.float32))
+        if partial is not None and i < len(runs) - 1:
+            partial(_compared(model, x, runs, loss, accuracy, size, length, width))
+    return _compared(model, x, runs, loss, accuracy, size, length, width)
+
+
+def _compared(
+    model: Any,
+    x: torch.Tensor,
+    asked: list[Mitigation | None],
+    loss: list[np.ndarray],
+    accuracy: list[np.ndarray],
+    size: list[np.ndarray],
+    length: int,
+    width: int,
+) -> MitigationComparison:
+    """The result of the runs that were made, the first of those asked for."""
+    runs, layers = asked[: len(loss)], recurrent_layers(model)
     settings = {
         "train_length": length, "window": width, "batch": x.shape[0], "time": x.shape[1],
-        "mitigations": [r.settings() for r in runs if r is not None],
+        "mitigations": [r.settings() for r in asked if r is not None],
     }  # fmt: skip
     return MitigationComparison(
         runs=tuple("untouched" if r is None else r.name for r in runs),

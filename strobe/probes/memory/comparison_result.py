@@ -56,6 +56,8 @@ class MitigationComparison(Result):
         gained = (late - late[0]) / fall
         treated = [i for i in range(1, len(self.runs)) if i not in self.controls and self.kinds[i] != "Planted"]
         best = max(treated, key=lambda i: gained[i], default=0)
+        if "Swap" not in self.kinds and any(self.kinds[i] == "Reset" for i in treated):
+            return "no verdict: cut short before the memory was swapped for another row's, the control of its reset"
         fallen = f"accuracy {self.within():.2f} within training, {late[0]:.2f} beyond"
         fooled = [self.runs[i] for i in self.controls if gained[i] >= _RESTORED]
         if best == 0 or gained[best] < _RESTORED:
@@ -120,7 +122,9 @@ class MitigationComparison(Result):
 
     def summary(self) -> str:
         """The verdict, and each run's accuracy and loss far beyond training."""
-        lines = [self.verdict]
+        asked = 1 + len(self.provenance.settings.get("mitigations", self.runs[1:]))
+        short = [f"cut short: {len(self.runs)} of {asked} runs"] if len(self.runs) < asked else []
+        lines = [*short, self.verdict]
         accuracy, loss = self.beyond("accuracy"), self.beyond("loss")
         for i, run in enumerate(self.runs):
             mark = " (control)" if i in self.controls else ""

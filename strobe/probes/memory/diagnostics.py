@@ -7,7 +7,7 @@ rank and saturation, the distance from the range seen within the training length
 None of it shows collapse by itself: that word needs a behavioural curve and an intervention (`compare_mitigations`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ def diagnose(
     piece: int = PIECE,
     seed: int = 0,
     progress: Tick | None = None,
+    partial: Callable[[CarryDiagnostics], None] | None = None,
 ) -> CarryDiagnostics:
     """The carry of `layers` (None: all recurrent ones) after every `stride`-th token of `inputs`, and the loss.
 
@@ -44,7 +45,8 @@ def diagnose(
     needed for the distance from the training range. `targets` [batch, time]: -100 where not scored; None is the next
     token. `train_length`: tokens in a training sequence (None: what the model's configuration says). `stride`: None
     for an eighth of it. `under`: an intervention that all of it, the control too, is run with. The carry goes through
-    pieces of `piece` tokens and only the numbers of the result are kept.
+    pieces of `piece` tokens and only the numbers of the result are kept. `partial` is called, up to ten times,
+    with those of the tokens read so far.
 
     Raises ValueError for a model without a recurrence (`position_loss` applies to it), a layer without one, or a stride
     longer than the input; CaptureTooLarge where the numbers kept would not fit.
@@ -56,10 +58,9 @@ def diagnose(
     if not 1 <= stride <= x.shape[1]:
         raise ValueError(f"a carry after every {stride} tokens was asked for of {x.shape[1]}; give a stride in between")
     watch = CarryWatch(model, chosen, length, stride, x)
-    tell = None if progress is None else lambda done: progress(done, x.shape[1], "streaming")
-    watch.run(targets=_targets(x, targets), piece=piece, under=under or Mitigation(), tick=tell)
     shuffled = _shuffled(x[:, : _CONTROL_LENGTHS * length], seed)
     control = CarryWatch(model, chosen, length, min(stride, shuffled.shape[1]), shuffled)
+    # First, so that what is cut short has its control.
     control.run(targets=None, piece=piece, under=under or Mitigation())
     settings = {
         "train_length": length, "stride": stride, "layers": chosen, "batch": x.shape[0], "time": x.shape[1],
@@ -68,24 +69,39 @@ def diagnose(
     words = (
         f"the first {shuffled.shape[1]} tokens in shuffled order; of ranges, rows held out inside the training length"
     )
-    return CarryDiagnostics(
-        layers=tuple(chosen),
-        mixers=tuple(type(model.mixers[f"blocks.{i}.mixer"]).__name__ for i in chosen),
-        train_length=length,
-        stride=stride,
-        time=x.shape[1],
-        positions=np.array(watch.positions, dtype=np.int64),
-        **{name: watch.kept(name) for name in CarryDiagnostics.KEPT},
-        mean_log_decay=watch.mean_log_decay(),
-        window_loss=watch.windows.loss,
-        window_accuracy=watch.windows.accuracy,
-        control_positions=np.array(control.positions, dtype=np.int64),
-        control_norm=control.kept("head_norm"),
-        control_log_retention=control.kept("log_retention"),
-        control_outside=watch.range_control(0),
-        control_distance=watch.range_control(1),
-        provenance=provenance_of(model, seed=seed, settings=settings, control=words),
-    )
+
+    def result(time: int) -> CarryDiagnostics:
+        return CarryDiagnostics(
+            layers=tuple(chosen),
+            mixers=tuple(type(model.mixers[f"blocks.{i}.mixer"]).__name__ for i in chosen),
+            train_length=length,
+            stride=stride,
+            time=time,
+            positions=np.array(watch.positions, dtype=np.int64),
+            **{name: watch.kept(name) for name in CarryDiagnostics.KEPT},
+            mean_log_decay=watch.mean_log_decay(time),
+            window_loss=watch.windows.loss[: -(-time // stride)],
+            window_accuracy=watch.windows.accuracy[: -(-time // stride)],
+            control_positions=np.array(control.positions, dtype=np.int64),
+            control_norm=control.kept("head_norm"),
+            control_log_retention=control.kept("log_retention"),
+            control_outside=watch.range_control(0),
+            control_distance=watch.range_control(1),
+            provenance=provenance_of(model, seed=seed, settings=settings, control=words),
+        )
+
+    told = 0
+
+    def tell(done: int) -> None:
+        nonlocal told
+        if partial is not None and 10 * (done - told) >= x.shape[1] and watch.positions and done < x.shape[1]:
+            told = done
+            partial(result(done))
+        if progress is not None:
+            progress(done, x.shape[1], "streaming")
+
+    watch.run(targets=_targets(x, targets), piece=piece, under=under or Mitigation(), tick=tell)
+    return result(x.shape[1])
 
 
 def _layers(model: Any, asked: Sequence[int] | None) -> list[int]:

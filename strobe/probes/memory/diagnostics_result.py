@@ -162,6 +162,9 @@ class CarryDiagnostics(Result):
             f"carry along {self.time} tokens, {self.time / self.train_length:.3g} times the training length of "
             f"{self.train_length}, every {self.stride}"
         ]
+        asked = self.provenance.settings.get("time", self.time)
+        if self.time < asked:
+            lines.append(f"  cut short: {self.time} of {asked} tokens")
         lives = self.half_life()
         for i, layer in enumerate(self.layers):
             norm, ratio = self.head_norm[i], self.explosion_ratio()[i]

@@ -6,7 +6,7 @@ Buitrago & Gu 2025 (arXiv 2507.02782, unexplored states): a model that handles l
 one that fails still depends on the far past. It asks for predictions only, so it applies to any model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,11 +101,17 @@ def log_spaced(time: int, n: int = 30) -> list[int]:
 
 
 def effective_remembrance(
-    model: Any, contexts: Any, *, lengths: Sequence[int] | None = None, progress: Tick | None = None
+    model: Any,
+    contexts: Any,
+    *,
+    lengths: Sequence[int] | None = None,
+    progress: Tick | None = None,
+    partial: Callable[[EffectiveRemembrance], None] | None = None,
 ) -> EffectiveRemembrance:
     """EffRem of the prediction after `contexts` [contexts, time], of suffixes of `lengths` (None: 30, log-spaced).
 
-    The control compares each context's prediction with the next one's. Raises ValueError for fewer than two contexts
+    The control compares each context's prediction with the next one's. `partial` is called with the result so far after
+    each suffix: its `lengths` are those that were tried. Raises ValueError for fewer than two contexts
     or a suffix that is not shorter than the context.
     """
     x = as_inputs(model, contexts)
@@ -117,20 +123,25 @@ def effective_remembrance(
             "contexts at least, and suffixes of 1 token up to one less than all"
         )
     whole = _prediction(model, x)
-    found = []
+    found: list[np.ndarray] = []
+
+    def result() -> EffectiveRemembrance:
+        settings = {"contexts": rows, "time": time, "lengths": chosen}
+        return EffectiveRemembrance(
+            time=time,
+            lengths=np.array(chosen[: len(found)], dtype=np.int64),
+            distance=np.stack(found),
+            control=_variation(whole, np.roll(whole, 1, 0)),
+            provenance=provenance_of(model, settings=settings, control="another context's prediction"),
+        )
+
     for i, length in enumerate(chosen):
         found.append(_variation(whole, _prediction(model, x[:, time - length :])))
+        if partial is not None:
+            partial(result())
         if progress is not None:
             progress(i + 1, len(chosen), f"the last {length} tokens")
-    return EffectiveRemembrance(
-        time=time,
-        lengths=np.array(chosen, dtype=np.int64),
-        distance=np.stack(found),
-        control=_variation(whole, np.roll(whole, 1, 0)),
-        provenance=provenance_of(
-            model, settings={"contexts": rows, "time": time, "lengths": chosen}, control="another context's prediction"
-        ),
-    )
+    return result()
 
 
 def _prediction(model: Any, x: Any) -> np.ndarray:

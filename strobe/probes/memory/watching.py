@@ -53,9 +53,8 @@ class CarryWatch:
         ranges = [self._ranges[i] for i in self.layers]
         return [r.inside()[which].float().cpu().numpy() if r.fitted else None for r in ranges]
 
-    def mean_log_decay(self) -> list[np.ndarray | None]:
-        """Mean log decay a token of every unit, [heads, units] a layer."""
-        time = self.inputs.shape[1]
+    def mean_log_decay(self, time: int) -> list[np.ndarray | None]:
+        """Mean log decay a token of every unit over the `time` tokens read, [heads, units] a layer."""
         return [(self._decay[i] / time).float().cpu().numpy() if i in self._decay else None for i in self.layers]
 
     def _see_signals(self, layer: int, family: str, inputs: Any) -> Any:
