@@ -98,7 +98,7 @@ def layer_jacobians(model: Any, inputs: Any, layer: int | None = None) -> Iterat
     name = f"blocks.{recurrent_layer(model, layer)}.mixer"
     signals, mixer = _signals(model, name, _sequence(model, inputs))
     if mixer.family.name in NONLINEAR:
-        yield from _cell_jacobians(mixer.family.name, signals)
+        yield from _cell_jacobians(mixer.family, signals)
         return
     step = _transition(mixer, signals, name)
     if step.left is None:
@@ -113,8 +113,8 @@ def _along(model: Any, name: str, tokens: Tensor, transient: int, tick: Tick) ->
     signals, mixer = _signals(model, name, tokens)
     kind, counted = mixer.family.name, tokens.shape[1] - transient
     if kind in NONLINEAR:
-        jacobians = itertools.islice(_cell_jacobians(kind, signals), transient, None)
-        return growth(jacobians, counted, _cell_size(kind, signals), tick)
+        jacobians = itertools.islice(_cell_jacobians(mixer.family, signals), transient, None)
+        return growth(jacobians, counted, _empty(mixer.family, signals).shape[1], tick)
     step = _transition(mixer, signals, name)
     if step.left is None:
         return _diagonal(step.decay[0, transient:])
@@ -149,16 +149,17 @@ def _signals(model: Any, name: str, tokens: Tensor) -> tuple[Any, Any]:
     return mixer.inputs(signals), mixer
 
 
-def _cell_size(kind: str, s: Any) -> int:
-    return s.R.shape[1] * (2 if kind == "lstm" else 1)
+def _empty(family: Any, s: Any) -> Tensor:
+    """The carry before the first token, flat: [1, size]."""
+    return torch.cat(list(family.init_carry(s)), -1)
 
 
-def _cell_jacobians(kind: str, s: Any) -> Iterator[Tensor]:
+def _cell_jacobians(family: Any, s: Any) -> Iterator[Tensor]:
     """The cell's Jacobian [1, size, size] at each carry it comes to from an empty one."""
-    carry = s.R.new_zeros(1, _cell_size(kind, s))
+    carry = _empty(family, s)
     b_r = getattr(s, "b_r", torch.zeros_like(s.b))
     for x in s.x[0]:
-        at = cell_system(kind, s.W, s.R, s.b, b_r, x, name=kind, held="")
+        at = cell_system(family.name, s.W, s.R, s.b, b_r, x, name=family.name, held="")
         yield at.jacobian(carry)
         carry = at.step(carry)
 

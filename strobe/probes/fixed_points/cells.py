@@ -1,15 +1,19 @@
-"""Elman, GRU and LSTM cells under a held input: exact Jacobians, and residuals without the ghosts of a closed gate.
+"""Elman, GRU, LSTM and sLSTM cells under a held input: exact Jacobians, and residuals without the ghosts of a closed
+gate.
 
 With x held, all that a cell sees of it is `drive` = W x + b. The equations are those of `strobe.kernels.rnn`.
 
     Elman   h' = f(a)                   a = drive + R h           residual  h' - h
     GRU     h' = (1 - z) n + z h        n = n(h)                  residual  n(h) - h
     LSTM    c' = f c + i g              h' = o tanh(c')           residual  o tanh(i g / (1 - f)) - h
+    sLSTM   c' = f c + i z, n' = f n + i                          residual  o z - h
+            h' = o c' / n'
 
 A GRU that stands still has n = h whatever its update gate z < 1; an LSTM has c = i g / (1 - f), which leaves h as the
-only unknown. Both have exactly the roots of F(x) - x.
+only unknown; an sLSTM has m = i~ (log f < 0), so i = 1, f = sigmoid(f~), and c / n = z whatever f is. Each has exactly
+the roots of F(x) - x.
 
-Shape letters: n carries, H hidden. The LSTM's carry is [h, c].
+Shape letters: n carries, H hidden. The LSTM's carry is [h, c], the sLSTM's [h, c, n, m].
 """
 
 from typing import Literal
@@ -19,7 +23,10 @@ from jaxtyping import Float64
 from torch import Tensor
 from torch.nn import functional as F
 
-from strobe.probes.fixed_points.system import Roots, System, less_identity
+from strobe.kernels.rnn import SLSTMCarry
+from strobe.kernels.rnn.blocks import dense, recurrent
+from strobe.kernels.rnn.slstm import cell as slstm_cell
+from strobe.probes.fixed_points.system import Roots, System, differentiate, less_identity
 
 Vector = Float64[Tensor, " gates_hidden"]
 Matrix = Float64[Tensor, "gates_hidden hidden"]
@@ -165,6 +172,48 @@ def lstm(R: Matrix, drive: Vector, *, name: str = "lstm", held: str = "") -> Sys
         fields=(("h", (size,)), ("c", (size,))),
         box=lstm_box(R.abs().sum(1) + drive, size),
         shuffled=lambda seed: lstm(permuted(R, 4, seed), drive, name=name, held=held),
+    )
+
+
+def slstm(R: Matrix, drive: Vector, *, name: str = "slstm", held: str = "") -> System:
+    """Gates i, f, z, o: `R` [4H, dim], block-diagonal by head, `drive` [4H]; the carry is [h, c, n, m], 4H numbers.
+
+    No box is known: c and n may be anything, and only their quotient is bounded.
+    """
+    size = len(drive) // 4
+    _, _, R_z, R_o = dense(R, 4).chunk(4)
+
+    def gates(h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """i~, f~, z, o."""
+        i, f, z, o = (recurrent(h, R, 4) + drive).chunk(4, -1)
+        return i, f, torch.tanh(z), torch.sigmoid(o)
+
+    def step(x: Tensor) -> Tensor:
+        carry = SLSTMCarry(*x.split(size, -1))
+        return torch.cat(slstm_cell(recurrent(carry.h, R, 4) + drive, carry), -1)
+
+    def expand(h: Tensor) -> Tensor:
+        i, f, z, _ = gates(h)
+        kept = 1 + torch.exp(f)
+        return torch.cat([h, kept * z, kept, i], -1)
+
+    def residual(h: Tensor) -> Tensor:
+        _, _, z, o = gates(h)
+        return o * z - h
+
+    def linearise(h: Tensor) -> tuple[Tensor, Tensor]:
+        _, _, z, o = gates(h)
+        return o * z - h, less_identity(_weighed((o * (1 - o) * z, R_o), (o * (1 - z.square()), R_z)))
+
+    return System(
+        name=name,
+        held=held,
+        size=4 * size,
+        step=step,
+        jacobian=differentiate(step),
+        roots=Roots(residual=residual, linearise=linearise, reduce=lambda x: x[:, :size].clone(), expand=expand),
+        fields=tuple((field, (size,)) for field in SLSTMCarry._fields),
+        shuffled=lambda seed: slstm(permuted(R, 4, seed), drive, name=name, held=held),
     )
 
 

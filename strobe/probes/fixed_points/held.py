@@ -19,11 +19,11 @@ from strobe.probes.fixed_points.modules import cell_system
 from strobe.probes.fixed_points.settling import HeldLayer, NoRest, hold, settle
 from strobe.probes.fixed_points.system import System, in_turn
 
-NONLINEAR = ("elman", "gru", "lstm")
+NONLINEAR = ("elman", "gru", "lstm", "slstm")
 
 
 def layer_system(model: Any, held: Any, layer: int | None) -> System:
-    """The system of one nonlinear layer (Elman, GRU, LSTM) of `model` under the held input.
+    """The system of one nonlinear layer (Elman, GRU, LSTM, sLSTM) of `model` under the held input.
 
     `held`: see `as_inputs`. Held tokens that come in turn make one system of a whole turn, so that its fixed points are
     the layer's cycles under them. Raises ValueError for a layer without a recurrence, and for one linear in its carry.

@@ -67,11 +67,14 @@ def from_module(module: nn.Module, held: Any = None) -> System:
 def cell_system(
     kind: str, W: Tensor, R: Tensor, b: Tensor, b_r: Tensor, x: Tensor, *, name: str, held: str, **options: Any
 ) -> System:
-    """One cell of `kind` ("elman", "gru", "lstm"), weights as torch keeps them, under the input `x`; all float64."""
+    """One cell of `kind` ("elman", "gru", "lstm", "slstm") under the input `x`; all float64.
+
+    Weights as torch keeps them, but for an sLSTM's R, which is block-diagonal by head (`strobe.kernels.rnn.blocks`).
+    """
     drive = F.linear(x, W, b)
     if kind == "gru":
         return cells.gru(R, drive, b_r, name=name, held=held)
-    make = cells.elman if kind == "elman" else cells.lstm
+    make = {"elman": cells.elman, "lstm": cells.lstm, "slstm": cells.slstm}[kind]
     return make(R, drive + b_r, name=name, held=held, **options)
 
 

@@ -125,7 +125,7 @@ def _first_column(model, tokens, size):
 
     with torch.no_grad():
         signals, mixer = driven._signals(model, "blocks.0.mixer", tokens[None])
-        jacobians = driven._cell_jacobians(mixer.family.name, signals)
+        jacobians = driven._cell_jacobians(mixer.family, signals)
         return growth(jacobians, tokens.shape[0], 1, lambda *_: None).stretch[0, 0]
 
 

@@ -1,12 +1,16 @@
-"""Oracle: torch.nn's own RNN, GRU and LSTM for one step, and automatic differentiation for every Jacobian."""
+"""Oracle: torch.nn's own RNN, GRU and LSTM for one step (an sLSTM's: its family's definition), and automatic
+differentiation for every Jacobian."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from strobe.kernels.rnn import SLSTM, SLSTMCarry
+from strobe.kernels.rnn.slstm import random_signals as slstm_signals
 from strobe.probes.fixed_points import fixed_points, from_module
 from strobe.probes.fixed_points.finder import Limits, solve
+from strobe.probes.fixed_points.modules import cell_system
 from strobe.probes.fixed_points.system import differentiate
 
 MODULES = [
@@ -67,7 +71,7 @@ def test_a_step_and_its_jacobian(kind, options):
     torch.testing.assert_close(system.step(x), one_step(module, held, x), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(system.jacobian(x), differentiate(system.step)(x), rtol=1e-10, atol=1e-12)
     y = system.roots.reduce(x)
-    residual, slope = system.roots.linearise(y)
+    _, slope = system.roots.linearise(y)
     torch.testing.assert_close(residual, system.roots.residual(y))
     torch.testing.assert_close(slope, differentiate(system.roots.residual)(y), rtol=1e-10, atol=1e-12)
 
@@ -143,3 +147,32 @@ def test_modules_that_are_no_single_recurrence_are_refused(module, error, said):
 def test_a_held_input_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="4 finite numbers"):
         from_module(nn.GRU(4, 3), [1.0, 2.0])
+
+
+def _slstm(heads=2, hidden=6, gain=1.0):
+    signals = slstm_signals(1, 1, dtype=torch.float64, seed=2, hidden=hidden, heads=heads)
+    signals = signals._replace(R=gain * signals.R)
+    x = signals.x[0, 0]
+    zero = torch.zeros_like(signals.b)
+    return signals, cell_system("slstm", signals.W, signals.R, signals.b, zero, x, name="slstm", held="")
+
+
+def test_an_slstm_steps_as_its_family_defines_and_rests_where_its_search_says():
+    signals, system = _slstm()
+    x = torch.randn(3, system.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:, 12:18] = x[:, 12:18].abs() + 1
+    carry = SLSTM.step(SLSTM.at(signals, 0)._replace(x=signals.x[:, 0].expand(3, -1)), SLSTMCarry(*x.split(6, -1)))[0]
+    torch.testing.assert_close(system.step(x), torch.cat(carry, -1), rtol=1e-14, atol=1e-14)
+    y = x[:, :6].tanh()
+    _, slope = system.roots.linearise(y)
+    torch.testing.assert_close(slope, differentiate(system.roots.residual)(y), rtol=1e-12, atol=1e-12)
+    # What the restated problem calls a root is one of the step, in every field, once its gates have come to rest.
+    found = fixed_points(system, x, rounds=2, control=None)
+    assert len(found.points) >= 1 and found.speeds.max() <= 1e-12
+    still = torch.from_numpy(found.points)
+    torch.testing.assert_close(system.step(still), still, rtol=0, atol=1e-12)
+    run = x
+    for _ in range(4000):
+        run = system.step(run)
+    ends = torch.cdist(run, still).amin(1)
+    assert ends.max() < 1e-9
