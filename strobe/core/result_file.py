@@ -20,6 +20,9 @@ FORMAT = 1
 # The safetensors metadata that holds everything but the arrays.
 _ENTRY = "strobe"
 
+# What the header of every result says beside its kind.
+_SAYS: dict[str, type] = {"format": int, "class": str, "module": str, "version": int, "fields": dict}
+
 # safetensors does not read a longer header.
 _MAX_HEADER = 90_000_000
 
@@ -62,6 +65,8 @@ def read(path: str | Path, wanted: type[Result] | None) -> Result:
             f"{asked}: this safetensors file is not a saved result (its header does not say so); "
             "weights are loaded with strobe.load, a lens with the fitter that saved it"
         )
+    if wrong := [name for name, kind in _SAYS.items() if not isinstance(header.get(name), kind)]:
+        raise ResultFileError(f"{asked}: the header is damaged (no {', '.join(wrong)}); save the result again")
     if header["format"] > FORMAT:
         raise ResultFileError(_newer(asked, "file format", header["format"], FORMAT))
     cls = _class(header, asked)
@@ -102,6 +107,9 @@ def _open(path: Path, asked: str) -> tuple[dict[str, Any], dict[str, np.ndarray]
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
+            if not isinstance(header, dict) or header.get("kind") != "result":
+                # Weights may be larger than the memory: nothing of them is read to say that they are no result.
+                return {}, {}
             return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise ResultFileError(

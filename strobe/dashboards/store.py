@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from strobe.core.errors import ResultFileError
 from strobe.core.result import Result, load_result
 from strobe.dashboards.home import home
 
@@ -43,6 +45,18 @@ def reopen(key: str) -> Result | None:
     """The result kept under `key`, or None. Raises ResultFileError if the file cannot be read."""
     path = path_of(key)
     return load_result(path) if path.is_file() else None
+
+
+def read_upload(name: str, data: bytes) -> Result:
+    """The result in a file called `name` that holds `data`. Raises ResultFileError, which names the file so."""
+    with tempfile.TemporaryDirectory(prefix="strobe-") as folder:
+        path = Path(folder) / "upload.safetensors"
+        path.write_bytes(data)
+        try:
+            return load_result(path)
+        except ResultFileError as error:
+            # Where it lay for a moment says nothing to whoever sent it.
+            raise ResultFileError(str(error).replace(str(path), name)) from error
 
 
 def listing() -> list[Saved]:

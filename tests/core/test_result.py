@@ -163,6 +163,29 @@ def test_a_missing_path_a_folder_and_foreign_weights_are_named(tmp_path: Path):
     save_file({"w": np.zeros(3)}, tmp_path / "weights.safetensors")
     with pytest.raises(ResultFileError, match="not a saved result"):
         load_result(tmp_path / "weights.safetensors")
+    # Another program's entry of the same name, of any shape.
+    for entry in ("[]", "3", '{"kind": ["result"]}'):
+        save_file({"w": np.zeros(3)}, tmp_path / "other.safetensors", metadata={"strobe": entry})
+        with pytest.raises(ResultFileError, match="not a saved result"):
+            load_result(tmp_path / "other.safetensors")
+
+
+def test_weights_are_not_read_to_say_that_they_are_no_result(tmp_path: Path):
+    # numpy has no bfloat16: to read this tensor is an error of its own.
+    header = b'{"w":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ResultFileError, match="not a saved result"):
+        load_result(path)
+
+
+@pytest.mark.parametrize("name", ["format", "class", "module", "version", "fields"])
+def test_a_header_without_what_every_result_says_is_damaged(tmp_path: Path, name: str):
+    path = trajectory().save(tmp_path / "r.safetensors")
+    for value in (None, []):
+        rewrite_header(path, **{name: value})
+        with pytest.raises(ResultFileError, match=rf"header is damaged \(no {name}\)"):
+            load_result(path)
 
 
 def test_unknown_classes_and_fields_are_named(tmp_path: Path):
