@@ -173,7 +173,8 @@ def make(
         claim="Without noise the network rests in one fixed point; noise sustains orbits; a few kick units carry it "
         "between the regions of the states.",
         found=f"The ends change into each other at {switch:.3f} a step (chain {truth:.3f}), and a symbol costs "
-        f"{rows[1][5]:.3f} nats under the chain ({rows[0][5]:.3f} of its own, the floor). Without noise "
+        f"{rows[1][5]:.3f} nats under the chain (one of the chain's own {rows[0][5]:.3f}; less is more regular, as "
+        f"where rare symbols are missing). Without noise "
         f"{'all starts end in one place' if spread[1] < 1e-3 else 'starts end in more than one place'} (spread "
         f"{spread[1]:.2g} from {spread[0]:.2g} at the start). Orbits grow with the noise, which "
         f"a network of ReLUs without bias cannot help: it is positively homogeneous, and the untrained one does it "
@@ -192,7 +193,8 @@ def make(
                 "columns": ["source", "symbol 0", "symbol 1", "symbol 2", "switches", "cost (nats)"],
                 "rows": rows,
                 "note": "Frequencies, changes between symbols 0 and 2 a step, and what a symbol costs one who knows "
-                "the chain (the chain's own is the floor of any prediction). Control: the untrained network.",
+                "the chain. What its own cost is the floor of any prediction of the chain, and no bound for what another "
+                "source emits. Control: the untrained network.",
             },
             {
                 "title": "Visited states by how long the likeliest symbol stays",

@@ -166,8 +166,18 @@ def _finding(rows: dict[str, list], spectra: dict[str, Exponents | None], seeds:
         f"against {rows[_TRUTH][3]:.3f} and {rows[_NOISE][3]:.2f}. The largest Lyapunov exponent is {exponents} per "
         f"unit of time, where the same measure of the truth gives {truth[0]:.2f} +- {truth[1]:.2f} (literature: .906). "
         f"The paper's effect {'appears' if all(appears) else 'does not appear with every seed'} ({sum(appears)} of "
-        f"{seeds} seeds; {sum(at_start)} of {seeds} before training)."
+        f"{seeds} seeds; {sum(at_start)} of {seeds} before training). {_credit(all(at_start))}"
     )
+
+
+def _credit(at_start: bool) -> str:
+    """Whom the effect is owed to."""
+    if at_start:
+        return (
+            "The regression that training starts from has it already, so at this size it is owed to that and not to "
+            "the forcing."
+        )
+    return "The regression that training starts from does not have it with every seed."
 
 
 def _ours(forcing: Forcing, seeds: int, length: int) -> str:
