@@ -109,7 +109,8 @@ def _layers(model: Any, asked: Sequence[int] | None) -> list[int]:
     if not have:
         raise ValueError(
             f"the carry of {model.model_name} was asked for, which has no recurrent layer; position_loss and "
-            "effective_remembrance apply to any model"
+            "effective_remembrance apply to any model, and depth can be its time: strobe depth, depth_orbit, "
+            "layer_exponents"
         )
     chosen = have if asked is None else sorted(set(asked))
     if missing := sorted(set(chosen) - set(have)):

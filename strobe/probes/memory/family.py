@@ -37,13 +37,13 @@ Tick = Callable[[int, int, str], None]
 class FamilySettings:
     """What is trained: a one-layer Mamba-2 for each of `states` (its N), `windows` (training lengths) and `seeds`.
 
-    The default windows: one segment, where nothing stale was ever in the way, and two. In between, 24 tokens write a
-    second map and ask for none of it, and 26 ask once. Raises ValueError for a window shorter than a segment, or none
-    of something.
+    The default windows: one segment, where nothing stale was ever in the way; 24 tokens, which write a second map and
+    ask for none of it; 26, which ask once; and two segments. Raises ValueError for a window shorter than a segment, or
+    none of something.
     """
 
     states: tuple[int, ...] = (16, 32, 64, 128)
-    windows: tuple[int, ...] = (16, 32)
+    windows: tuple[int, ...] = (16, 24, 26, 32)
     seeds: tuple[int, ...] = (0, 1)
     steps: int = 400
     tokens: int = 1024
