@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from page_words import words
 from streamlit.testing.v1 import AppTest
 
 from strobe.dashboards import loading, memory_work, store
@@ -30,10 +31,6 @@ def app(**query) -> AppTest:
     for name, value in query.items():
         at.query_params[name] = str(value)
     return at.run().switch_page("../pages/memory.py").run()
-
-
-def words(at: AppTest) -> str:
-    return "\n".join(str(e.value) for kind in ("markdown", "caption", "error", "info") for e in at.get(kind))
 
 
 def titles(at: AppTest) -> list[str]:
@@ -106,7 +103,7 @@ def test_collapse_is_said_only_where_the_comparison_shows_it(tiny):
 
 def test_a_model_without_a_recurrence_is_offered_what_applies(transformer):
     at = app(model=transformer, **VIEW)
-    assert "no carry to diagnose" in words(at)
+    assert "no carry to diagnose" in words(at) and "Depth can be its time: see the pages Depth as time" in words(at)
     assert at.segmented_control(key="mem_what").options == ["Loss by position", "Remembrance", "Capacity"]
     at = run(at)
     assert not at.exception and titles(at) == ["Loss by position"]
@@ -126,3 +123,15 @@ def test_the_recall_models_tell_the_story_from_their_card():
     assert titles(app(model="recall-t64", mem_family="T_recall", **VIEW)) == ["T_recall: recalls prompts this long"]
     assert ["numbers in the state", "T_forget (tokens)", "T_recall (tokens)"] in shown
     assert ["at each boundary", "accuracy"] in shown and any("initial carry" in columns for columns in shown)
+
+
+def test_a_cards_table_is_shown_as_text(monkeypatch):
+    picture = "![x](http://tracker/p.png) $a$ **b**"
+    table = {"title": f"title {picture}", "note": f"note {picture}", "columns": ["", picture], "rows": [["a", picture]]}
+    monkeypatch.setattr(loading, "card", lambda source: {"tables": [table]})
+    at = app(model="recall-t64", **VIEW)
+    assert not at.exception
+    # What is seen is the text; what is sent holds no picture, no formula and no bold of the card's.
+    assert f"title {picture}" in words(at) and f"note {picture}" in words(at)
+    sent = "\n".join(str(e.value) for kind in ("markdown", "caption") for e in at.get(kind))
+    assert not any(mark in sent for mark in ("![x]", "$a$", " **b**"))

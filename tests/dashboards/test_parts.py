@@ -80,6 +80,7 @@ def test_continuations_are_escaped_and_differences_marked():
 
 def test_a_card_cannot_load_a_picture():
     assert safe_markdown("![x](http://tracker/p.png) and ![y][z]") == "[x](http://tracker/p.png) and [y][z]"
+    assert safe_markdown("wait!!![x](http://tracker/p.png)!") == "wait[x](http://tracker/p.png)!"
     assert card_markdown({"a_b": 1.23456, "c": {"d": [1, 2]}}) == "- **a b**: 1.235\n- **c**\n  - **d**: 1, 2"
 
 

@@ -35,7 +35,8 @@ def safe_markdown(text: str) -> str:
     >>> safe_markdown("![a](http://b/c.png)")
     '[a](http://b/c.png)'
     """
-    return re.sub(r"!(?=\[)", "", text)
+    # All of them: of two, the first would be before the bracket once the second is gone.
+    return re.sub(r"!+(?=\[)", "", text)
 
 
 def card_markdown(found: dict[str, Any], depth: int = 0) -> str:

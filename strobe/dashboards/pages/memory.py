@@ -8,6 +8,7 @@ import streamlit as st
 from strobe.dashboards import loading, memory_work, selection
 from strobe.dashboards.components import chart, footer, job_panel, kept_result
 from strobe.dashboards.jobs import runner
+from strobe.dashboards.plain import plain
 
 if TYPE_CHECKING:
     from strobe.core.result import Result
@@ -21,10 +22,10 @@ _CURVES = ("norm", "retention", "variance", "mean", "largest", "rank", "saturati
 
 
 def _table(table: dict[str, Any]) -> None:
-    st.markdown(f"**{table['title']}**")
+    st.markdown(f"**{plain(str(table['title']))}**")
     columns = [column or "model" for column in table["columns"]]
     st.dataframe([dict(zip(columns, map(str, row), strict=True)) for row in table["rows"]], hide_index=True)
-    st.caption(table["note"])
+    st.caption(plain(str(table["note"])))
 
 
 st.title("Memory", anchor=False)
@@ -73,7 +74,7 @@ analyses = {k: v for k, v in memory_work.ANALYSES.items() if loaded.recurrent or
 if not loaded.recurrent:
     st.info(
         "No block of this model has a recurrent carry, so there is no carry to diagnose; what asks for predictions "
-        "only applies.",
+        "only applies. Depth can be its time: see the pages Depth as time and Dynamics.",
         icon=":material/info:",
     )
 words = st.segmented_control(

@@ -154,7 +154,10 @@ def test_every_view_of_it(native, tokens, tmp_path):
 
 def test_bad_input_is_named(native, tokens):
     x = tokens(2, 20)
-    with pytest.raises(ValueError, match="no recurrent layer; position_loss and effective_remembrance apply"):
+    offered = (
+        "no recurrent layer; position_loss and effective_remembrance apply .* strobe depth, depth_orbit, layer_exp"
+    )
+    with pytest.raises(ValueError, match=offered):
         diagnose(native("attention"), x)
     with pytest.raises(ValueError, match=r"layers \[1\] were asked for; layers with a recurrent carry: 0"):
         diagnose(native("gru", "attention"), x, layers=[1])
