@@ -7,6 +7,7 @@ from strobe.core.result import Result
 from strobe.dashboards import loading, store
 from strobe.dashboards.held import N_INITIAL, Held
 from strobe.dashboards.jobs import Tick
+from strobe.dashboards.partial import keep_last
 
 BETWEEN = {
     "basins": "Basins: which stable point a carry comes to",
@@ -49,11 +50,12 @@ def training_key(source: loading.Source) -> str:
 
 
 def training(key: str, folder: str, tick: Tick) -> Path:
-    """The fixed points after each of the training steps in `folder`; kept under `key`."""
+    """The fixed points after each of the training steps in `folder`, or those reached when it was cancelled; kept."""
     from strobe.models.zoo.training_steps import load_steps
     from strobe.probes.fixed_points import fixed_points_over_training
 
-    return store.keep(key, fixed_points_over_training(load_steps(folder), n_initial=N_INITIAL, progress=tick))
+    steps = load_steps(folder)
+    return keep_last(key, tick, lambda **how: fixed_points_over_training(steps, n_initial=N_INITIAL, **how))
 
 
 def between(key: str, name: str, layer: int, held: Held, what: str, tick: Tick) -> Path:

@@ -19,9 +19,14 @@ def keep_what_is_found(
     """
     tick(0, 1, first)
     model = loading.load(loading.find(name)).model
+    return keep_last(key, tick, lambda **how: probe(model, **how))
+
+
+def keep_last(key: str, tick: Tick, probe: Callable[..., Result]) -> Path:
+    """The same of ``probe(progress=, partial=)``, which has what it asks."""
     last: list[Result] = []
     try:
-        result = probe(model, progress=tick, partial=lambda found: last.__setitem__(slice(None), [found]))
+        result = probe(progress=tick, partial=lambda found: last.__setitem__(slice(None), [found]))
     except Cancelled:
         if not last:
             raise

@@ -4,10 +4,12 @@ import json
 import time
 from pathlib import Path
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from strobe.dashboards import dynamics_work, loading, store
 from strobe.dashboards.jobs import runner
+from strobe.models.zoo.training_steps import load_steps
 from strobe.probes.fixed_points import fixed_points, held_fixed_point, layer_swaps
 
 ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
@@ -93,3 +95,30 @@ def test_attention_has_no_carry_and_its_depth_can_be_asked(tiny, transformer):
         for t in titles(page(model=tiny, text=TEXT, layer=2, depth_ask="Exchange"))
     )
     assert "depth can be its time" in page(model=transformer, text=TEXT).info[0].value
+
+
+def test_a_cancelled_search_over_training_keeps_the_steps_it_reached(monkeypatch):
+    from strobe.dashboards.jobs import Cancelled
+
+    monkeypatch.setattr(dynamics_work, "N_INITIAL", 16)
+    source = loading.find("flipflop-on-its-way")
+
+    def stop_at(reached):
+        def tick(done, total, message):
+            if done >= reached:
+                raise Cancelled
+
+        return tick
+
+    key = dynamics_work.training_key(source)
+    with pytest.raises(Cancelled):
+        dynamics_work.training(key, str(source.folder), stop_at(0))
+    assert store.reopen(key) is None
+    result = store.reopen(dynamics_work.training(key, str(source.folder), stop_at(2)).stem)
+    steps = [step for step, _ in load_steps(source.folder)]
+    assert result.steps.tolist() == steps[:2]
+    assert f"cut short after 2 of {len(steps)} checkpoints" in result.summary()
+    at = page(model="flipflop-on-its-way")
+    assert not at.exception and "Fixed points by saddle index while it learned" in titles(at)
+    # All of it can still be asked for.
+    assert at.button(key=f"{key}-run").label == "Run again"

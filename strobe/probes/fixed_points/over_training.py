@@ -23,11 +23,18 @@ if TYPE_CHECKING:
 class FixedPointsOverTraining(Result):
     """The fixed points after each of `steps` [k] training steps, `found` [k].
 
-    The first is the control: the network before it learned anything, where it is step 0.
+    The first is the control: the network before it learned anything, where it is step 0. Of a search that was cut
+    short, those that were reached.
     """
 
     steps: Int[np.ndarray, " k"]
     found: list[FixedPoints]
+
+    @property
+    def partial(self) -> str:
+        """How many of the checkpoints were reached, in words; empty where all were."""
+        asked = len(self.provenance.settings.get("steps", self.steps))
+        return "" if len(self.steps) == asked else f"cut short after {len(self.steps)} of {asked} checkpoints"
 
     def figure(self, *, template: str = "strobe_light") -> "plotly.graph_objects.Figure":
         """An animation of the portraits, along the main axes of the last step's points."""
@@ -58,6 +65,7 @@ class FixedPointsOverTraining(Result):
         for step, one in zip(self.steps, self.found, strict=True):
             said = ", ".join(f"{n} {kind}" for kind, n in one.kind_counts().items()) or "none"
             lines.append(f"  step {step}: {said}; {len(one.slow_points)} slow points")
+        lines += [f"  {self.partial}"] if self.partial else []
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])
 
 
@@ -71,29 +79,37 @@ def fixed_points_over_training(
     limits: Limits | None = None,
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
+    partial: Callable[[FixedPointsOverTraining], None] | None = None,
 ) -> FixedPointsOverTraining:
     """`fixed_points` of each checkpoint: (training steps made, a `System`, module or model), in that order.
 
-    Raises ValueError for fewer than two checkpoints, or steps that do not increase.
+    `partial` is called with the result so far after each checkpoint but the last. Raises ValueError for fewer than two
+    checkpoints, or steps that do not increase.
     """
     steps = [step for step, _ in checkpoints]
     if len(steps) < 2 or any(b <= a for a, b in pairwise(steps)):
         raise ValueError(f"checkpoints after {steps} steps were given; give two or more, in the order of training")
-    tick, found = progress or (lambda done, total, what: None), []
+    tick, found = progress or (lambda done, total, what: None), list[FixedPoints]()
+
+    def result() -> FixedPointsOverTraining:
+        last = found[-1]
+        return FixedPointsOverTraining(
+            steps=np.array(steps[: len(found)], dtype=np.int64),
+            found=list(found),
+            provenance=Provenance(
+                model=last.provenance.model,
+                weights_hash=last.provenance.weights_hash,
+                seed=seed,
+                settings={"held": last.held, "initial": n_initial, "rounds": rounds, "steps": steps},
+                control=f"the same network after {steps[0]} steps",
+            ),
+        )
+
     for i, (step, source) in enumerate(checkpoints):
         tick(i, len(steps), f"fixed points after {step} steps")
         options: dict[str, Any] = {"held": held, "layer": layer, "limits": limits, "seed": seed}
         found.append(fixed_points(source, n_initial=n_initial, rounds=rounds, control=None, **options))
+        if partial is not None and i + 1 < len(steps):
+            partial(result())
     tick(len(steps), len(steps), "done")
-    last = found[-1].provenance
-    return FixedPointsOverTraining(
-        steps=np.array(steps, dtype=np.int64),
-        found=found,
-        provenance=Provenance(
-            model=last.model,
-            weights_hash=last.weights_hash,
-            seed=seed,
-            settings={"held": found[-1].held, "initial": n_initial, "rounds": rounds, "steps": steps},
-            control=f"the same network after {steps[0]} steps",
-        ),
-    )
+    return result()

@@ -33,7 +33,7 @@ def animation(r: "FixedPointsOverTraining", template: str) -> "plotly.graph_obje
     fig.update_xaxes(title_text=f"PC 1 of the last points ({share[0]:.0%} of variance)", range=[-reach, reach])
     fig.update_yaxes(title_text=f"PC 2 of the last points ({share[1]:.0%} of variance)", range=[-reach, reach])
     first = r.found[0]
-    note = f"{escape_plotly(last.held)}; control, step {r.steps[0]}: {len(first.points)} fixed points"
+    note = f"{escape_plotly(last.held)}; control, step {r.steps[0]}: {len(first.points)} fixed points{_cut_short(r)}"
     fig.update_layout(
         title={
             "text": f"Fixed points of {escape_plotly(r.provenance.model)} while it learned",
@@ -64,7 +64,7 @@ def counts(r: "FixedPointsOverTraining", template: str) -> "plotly.graph_objects
         )
     fig.update_xaxes(title_text="training step")
     fig.update_yaxes(title_text="fixed points", rangemode="tozero")
-    note = f"{escape_plotly(r.found[-1].held)}; control: step {r.steps[0]}"
+    note = f"{escape_plotly(r.found[-1].held)}; control: step {r.steps[0]}{_cut_short(r)}"
     fig.update_layout(
         title={"text": "Fixed points by saddle index while it learned", "subtitle": {"text": note}},
         margin={"t": 84},
@@ -72,6 +72,10 @@ def counts(r: "FixedPointsOverTraining", template: str) -> "plotly.graph_objects
         legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"},
     )
     return figures.style(fig, template)
+
+
+def _cut_short(r: "FixedPointsOverTraining") -> str:
+    return f"; {r.partial}" if r.partial else ""
 
 
 def _names() -> list[str]:
