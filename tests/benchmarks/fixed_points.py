@@ -111,9 +111,13 @@ def _settings() -> str:
     names = ("tol_q", "tol_dq", "max_iters", "method", "tol_unique", "outlier_distance_scale", "dtype")
     settings = ", ".join([f"lr_init {own['lr_init'].default}", *(f"{name} {base[name]}" for name in names)])
     other = ", ".join(f"{rate} for {name}" for name, rate in _TUNED_FOR.items())
+    # Who has a copy of a part only, or a mended one, says so in a file beside it, and the table does too.
+    about = Path(os.environ["STROBE_FIXED_POINT_FINDER"]) / "ABOUT"
+    note = f" Its source: {about.read_text().strip()}" if about.is_file() else ""
     return (
         f"FixedPointFinder's default: {settings}. Tuned: the same with lr_init {_TUNED} ({other}). It was measured "
         f"once, strobe by the median of {_TURNS} (default settings, float64). It gets an LSTM as one carry [h, c]."
+        f"{note}"
     )
 
 

@@ -15,7 +15,7 @@ from strobe.models import HookedLM, ModelConfig
 from strobe.probes.depth import depth_dynamics
 from strobe.probes.geometry import layer_geometry, library_sequences
 
-LAYERS = (4, 8, 16, 32)
+LAYERS = (4, 8, 16)
 BANK, WIDTH = 4096, 256
 MAPS = ("linear", "constant")
 
