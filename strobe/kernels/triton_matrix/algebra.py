@@ -55,6 +55,26 @@ def pair_decay(g, CHUNK: tl.constexpr):
 
 @triton.jit
 @no_type_check
+def cumulated(x, RANK: tl.constexpr, CHANNEL: tl.constexpr, REVERSE: tl.constexpr):
+    """Sums of x [chunk, c] over the rows up to each, itself included; with REVERSE over those from each on.
+
+    One column, a decay per head, is not scanned as it is: its layout is the compiler's choice and may keep several
+    columns in a thread, a scan of which triton 3.6 does not lower (it stops at an assertion). Of the two ways around
+    that, a sum over pairs of rows and the scan of a vector, each rank has the one that compiles to fewer spills.
+    """
+    if CHANNEL:
+        sums = tl.cumsum(x, 0, reverse=REVERSE)
+    elif RANK == 0:
+        t = tl.arange(0, x.shape[0])
+        counted = (t[:, None] <= t[None, :]) if REVERSE else (t[:, None] >= t[None, :])
+        sums = tl.sum(tl.where(counted, tl.trans(x), 0.0), 1)[:, None]
+    else:
+        sums = tl.cumsum(tl.sum(x, 1), 0, reverse=REVERSE)[:, None]
+    return sums
+
+
+@triton.jit
+@no_type_check
 def in_halves(x, HALF: tl.constexpr, CHUNK: tl.constexpr, REVERSE: tl.constexpr):
     """Cumulated sums of x [chunk, c] that begin anew every HALF rows."""
     sums = tl.cumsum(tl.reshape(x, (CHUNK // HALF, HALF, x.shape[1])), 1, reverse=REVERSE)

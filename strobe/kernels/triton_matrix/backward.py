@@ -22,6 +22,7 @@ import triton.language as tl
 from strobe.kernels.triton_matrix.algebra import (
     asked_of,
     causal_dot,
+    cumulated,
     dot,
     gram,
     gram_gradients,
@@ -72,13 +73,13 @@ def carry_gradient_kernel(
         tl.store(at, d_S.to(D_ENDS.dtype.element_ty), mask=in_carry)
 
         g, g_next = load_decay(G, row, ok, head, HEADS, KEY, CHANNEL, BLOCK_KEY)
-        from_start = tl.exp(tl.cumsum(g, 0))
+        from_start = tl.exp(cumulated(g, RANK, CHANNEL, False))
         pairs = 0.0 if CHANNEL else pair_decay(g, CHUNK)
         q = load_tile(Q, row, ok, head // (HEADS // HEADS_Q), HEADS_Q, keys, KEY)
         d_y = load_tile(D_Y, row, ok, head, HEADS, values, VALUE)
         before = tl.exp(tl.sum(g, 0))[:, None] * d_S + written_by(q, d_y, from_start, CHANNEL, OPERAND, PRECISION)
         if RANK > 0:
-            to_end = tl.exp(tl.cumsum(g_next, 0, reverse=True))
+            to_end = tl.exp(cumulated(g_next, RANK, CHANNEL, True))
             if RANK == 1:
                 a = load_tile(K, row, ok, head // (HEADS // HEADS_K), HEADS_K, keys, KEY)
             else:
@@ -124,8 +125,8 @@ def input_gradient_kernel(
     q = load_tile(Q, row, ok, head // (HEADS // HEADS_Q), HEADS_Q, keys, KEY)
     k = load_tile(K, row, ok, head // (HEADS // HEADS_K), HEADS_K, keys, KEY)
     g, g_next = load_decay(G, row, ok, head, HEADS, KEY, CHANNEL, BLOCK_KEY)
-    from_start = tl.exp(tl.cumsum(g, 0))
-    to_end = tl.exp(tl.cumsum(g_next, 0, reverse=True))
+    from_start = tl.exp(cumulated(g, RANK, CHANNEL, False))
+    to_end = tl.exp(cumulated(g_next, RANK, CHANNEL, True))
     total = tl.exp(tl.sum(g, 0))
     pairs = 0.0 if CHANNEL else pair_decay(g, CHUNK)
     q_k = gram(q, k, g, g_next, pairs, CHANNEL, CHUNK, OPERAND, PRECISION)
@@ -219,5 +220,5 @@ def input_gradient_kernel(
         d_g = tl.cumsum(shifts, 0, reverse=True) + end[None, :]
         store_tile(D_G, d_g, row, ok, head, HEADS, keys, KEY)
     else:
-        d_g = tl.cumsum(tl.sum(shifts, 1)[:, None], 0, reverse=True) + tl.sum(end, 0)
+        d_g = cumulated(tl.sum(shifts, 1)[:, None], RANK, False, True) + tl.sum(end, 0)
         store_tile(D_G, d_g, row, ok, head, HEADS, tl.arange(0, 1), 1)

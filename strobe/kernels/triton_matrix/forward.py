@@ -19,6 +19,7 @@ import triton.language as tl
 from strobe.kernels.triton_matrix.algebra import (
     asked_of,
     causal_dot,
+    cumulated,
     dot,
     gram,
     load_tile,
@@ -135,8 +136,8 @@ def scan_kernel(
         k = load_tile(K, row, ok, head // (HEADS // HEADS_K), HEADS_K, keys, KEY)
         v = load_tile(V, row, ok, head, HEADS, values, VALUE)
         g, g_next = load_decay(G, row, ok, head, HEADS, KEY, CHANNEL, BLOCK_KEY)
-        from_start = tl.exp(tl.cumsum(g, 0))
-        to_end = tl.exp(tl.cumsum(g_next, 0, reverse=True))
+        from_start = tl.exp(cumulated(g, RANK, CHANNEL, False))
+        to_end = tl.exp(cumulated(g_next, RANK, CHANNEL, True))
         pairs = 0.0 if CHANNEL else pair_decay(g, CHUNK)
 
         # `a` and `answered` are the write that erases; for the delta rule there is one write, k_t u_t^T.
@@ -189,7 +190,7 @@ def scan_kernel(
             while inside < end:
                 here = tl.load(LOOKS + 5 * n_chunks + inside) - start
                 upto = (t <= here)[:, None]
-                weight = tl.exp(tl.cumsum(tl.where((t < here)[:, None], g_next, 0.0), 0, reverse=True))
+                weight = tl.exp(cumulated(tl.where((t < here)[:, None], g_next, 0.0), RANK, CHANNEL, True))
                 there = tl.exp(tl.sum(tl.where(upto, g, 0.0), 0))[:, None] * S
                 earlier = tl.where(upto, written, 0.0)
                 there += written_by(tl.where(upto, k, 0.0), earlier, weight, CHANNEL, OPERAND, PRECISION)

@@ -125,7 +125,7 @@ def _allowed_stack(rank: int, channel: bool, key: int, dtype: Any) -> tuple[dict
         why = "the decays of every level of halves are kept from one product with them to the next"
         allowed = 1280 if key > 128 else 256
         return {90: allowed, 80: 2 * allowed}, why
-    return {80: 320}, "tiles were chosen for sm_90, whose products take their operands from shared memory"
+    return {80: 400}, "tiles were chosen for sm_90, whose products take their operands from shared memory"
 
 
 def _type(argument: str, dtype: Any) -> str:

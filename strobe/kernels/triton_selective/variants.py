@@ -53,6 +53,7 @@ def _gradient(shape: tuple[Any, ...], *, looks: bool = False) -> Variant:
 def _variant(shape: tuple[Any, ...], what: str, kernel: Any, given: dict[str, Any], dtype: str) -> Variant:
     name, channels, state = shape
     constants = {"CHANNELS": channels, "STATE": state, **blocks(state), **given}
+    plain = (what, dtype) in (("scan", "bf16"), ("scan, starts kept", "bf16"))
     return Variant(
         name=f"{name}: {what}, {dtype}",
         kernel=kernel,
@@ -60,6 +61,8 @@ def _variant(shape: tuple[Any, ...], what: str, kernel: Any, given: dict[str, An
         constants=constants,
         num_warps=1,
         num_stages=1,
+        stack={90: 16, 80: 16} if plain else {},
+        why_stack="two to three instructions, at 128 of 255 registers: the compiler's choice" if plain else "",
     )
 
 
