@@ -88,6 +88,15 @@ class Visit:
 
         expect(self.page.get_by_role("textbox", name="Text", exact=True)).to_have_value(text, timeout=PATIENCE)
 
+    def shows_figure(self, title: str) -> None:
+        """Wait until a figure's title has `title` in it, in one line or folded."""
+        self.page.wait_for_function(
+            "t => [...document.querySelectorAll('.gtitle')]"
+            ".some(e => (e.dataset.unformatted ?? '').replaceAll('<br>', ' ').includes(t))",
+            arg=title,
+            timeout=PATIENCE,
+        )
+
     def query(self) -> dict[str, str]:
         return {k: v[0] for k, v in parse_qs(urlparse(self.page.url).query).items()}
 
@@ -115,7 +124,7 @@ def test_a_deep_link_is_the_first_thing_a_fresh_server_is_asked_for(address, vis
     # First in the file: only a server that has not run yet can take the folder of pages for an old kind of app.
     visit.page.goto(f"{address}/lens?{urlencode({'model': tiny, 'text': TEXT, 'position': 2})}")
     visit.page.get_by_role("heading", name="Lens", exact=True).wait_for()
-    visit.page.get_by_text("predictions after token 2").first.wait_for()
+    visit.shows_figure("predictions after token 2")
     visit.shows_text(TEXT)
 
 
@@ -123,7 +132,7 @@ def test_a_clicked_cell_is_selected_and_its_figure_downloaded(address, visit, ti
     visit.page.goto(f"{address}/lens?{urlencode({'model': tiny, 'text': 'def area(r)', 'position': 2})}")
     plot = visit.page.locator(".js-plotly-plot").first
     plot.locator(".heatmaplayer").wait_for(state="attached")
-    visit.page.get_by_text("predictions after token 2").first.wait_for()
+    visit.shows_figure("predictions after token 2")
     time.sleep(1.5)
     # Where the cell at token 5, layer 2 is, in the plot's own words.
     x, y = plot.evaluate(
@@ -137,7 +146,7 @@ def test_a_clicked_cell_is_selected_and_its_figure_downloaded(address, visit, ti
     visit.page.mouse.click(x, y)
     visit.until("position", "5")
     visit.until("layer", "1")
-    visit.page.get_by_text("predictions after token 5").first.wait_for()
+    visit.shows_figure("predictions after token 5")
 
     figure = json.loads(visit.download("Export", "JSON", tmp_path).read_text())
     assert "Logit lens" in figure["layout"]["title"]["text"]

@@ -97,9 +97,9 @@ def test_a_configuration_of_another_kind(folder, text, words):
 def test_an_architecture_without_an_adoption_is_told_which_ones_have(folder):
     raw = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**raw, "model_type": "bloom"}))
-    refused(folder, "model_type is 'bloom'", "mamba2, qwen3_next")
+    refused(folder, "model_type is 'bloom'", "mamba2, bamba")
     (folder / "config.json").write_text(json.dumps({**raw, "model_type": "unheard_of"}))
-    refused(folder, "no configuration", "mamba2, qwen3_next")
+    refused(folder, "no configuration", "mamba2, bamba")
 
 
 def test_weights_that_are_not_finite_are_named(folder):
