@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from matrix_cases import CASES, cast, outputs, problem, run
+from matrix_cases import CASES, case_id, cast, outputs, problem, run
 
 from strobe.core.tolerances import assert_close
 from strobe.kernels import scan
 from strobe.kernels.triton_matrix.operator import matrix_scan
+
+every_case = pytest.mark.parametrize("case", CASES, ids=case_id)
 
 
 def arguments(case, time=5, keep=True):
@@ -17,16 +19,17 @@ def arguments(case, time=5, keep=True):
     return (q, k, v, g, a, b, p.carry.S, None, None, [], [], [3], None, time, 16, rank, keep)
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[3]], ids=lambda c: c[0])
+@every_case
 def test_the_operator_is_what_torch_expects_of_one(case):
     x = [y.requires_grad_() if isinstance(y, torch.Tensor) else y for y in arguments(case)]
     torch.library.opcheck(matrix_scan, tuple(x))
 
 
-def test_the_backward_operator_makes_what_its_fake_says():
+@every_case
+def test_the_backward_operator_makes_what_its_fake_says(case):
     from strobe.kernels.triton_matrix.operator import matrix_scan_backward
 
-    x = arguments(CASES[4])
+    x = arguments(case)
     *_, starts, inverse = outputs_ = matrix_scan(*x)
     d = [torch.randn_like(y) for y in outputs_[:3]]
     given = (*d, *x[:7], starts, inverse, x[11], None, x[13], x[14], x[15])
