@@ -120,7 +120,8 @@ EXTREMES = {
 }
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[3]], ids=case_id)
+# Decays of these three are cumulated in three ways.
+@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[3]], ids=case_id)
 @pytest.mark.parametrize("extreme", EXTREMES)
 def test_extreme_decays(case, extreme):
     p = problem(case, heads=1, change=lambda s: s._replace(log_decay=EXTREMES[extreme](s.log_decay)))
