@@ -193,8 +193,8 @@ def make(
                 "columns": ["source", "symbol 0", "symbol 1", "symbol 2", "switches", "cost (nats)"],
                 "rows": rows,
                 "note": "Frequencies, changes between symbols 0 and 2 a step, and what a symbol costs one who knows "
-                "the chain. What its own cost is the floor of any prediction of the chain, and no bound for what another "
-                "source emits. Control: the untrained network.",
+                "the chain. What its own cost is the floor of any prediction of the chain, and no bound for what "
+                "another source emits. Control: the untrained network.",
             },
             {
                 "title": "Visited states by how long the likeliest symbol stays",
