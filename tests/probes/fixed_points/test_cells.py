@@ -71,7 +71,7 @@ def test_a_step_and_its_jacobian(kind, options):
     torch.testing.assert_close(system.step(x), one_step(module, held, x), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(system.jacobian(x), differentiate(system.step)(x), rtol=1e-10, atol=1e-12)
     y = system.roots.reduce(x)
-    _, slope = system.roots.linearise(y)
+    residual, slope = system.roots.linearise(y)
     torch.testing.assert_close(residual, system.roots.residual(y))
     torch.testing.assert_close(slope, differentiate(system.roots.residual)(y), rtol=1e-10, atol=1e-12)
 
