@@ -44,11 +44,14 @@ ELMAN = _family("elman", elman, chunked.elman)
 GRU = _family("gru", gru, chunked.gru)
 LSTM = _family("lstm", lstm, chunked.lstm)
 SLSTM = _family("slstm", slstm, chunked.slstm)
+NONLINEAR = frozenset(family.name for family in (ELMAN, GRU, LSTM, SLSTM))
+"""Names of the families whose carry is fed through a nonlinearity; a cell added above belongs here."""
 
 __all__ = [
     "ELMAN",
     "GRU",
     "LSTM",
+    "NONLINEAR",
     "SLSTM",
     "ElmanCarry",
     "ElmanSignals",

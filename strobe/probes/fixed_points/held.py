@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from strobe.kernels.rnn import NONLINEAR
 from strobe.probes.fixed_points.affine import Affine
 from strobe.probes.fixed_points.modules import cell_system
 from strobe.probes.fixed_points.settling import HeldLayer, NoRest, hold, settle
 from strobe.probes.fixed_points.system import System, in_turn
-
-NONLINEAR = ("elman", "gru", "lstm", "slstm")
 
 
 def layer_system(model: Any, held: Any, layer: int | None) -> System:

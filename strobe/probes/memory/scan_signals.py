@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from strobe.kernels.rnn import NONLINEAR
 from strobe.probes.states import recurrent_layers
 
-NONLINEAR = frozenset({"elman", "gru", "lstm", "slstm"})
 Change = Callable[[Any], Any]
 """From the family's signals to the signals the scan is to be given."""
 
