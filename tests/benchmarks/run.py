@@ -62,7 +62,8 @@ def _versions() -> str:
 def _head() -> str:
     return f"""# Benchmarks
 
-What `make bench` printed. The two sides of a ratio ran by turns in one run, on one thread of a shared two-core
+What the sections of `make bench` printed, some of them in calls of their own (`--only`) and on different days. The two
+sides of a ratio ran by turns in one run, on one thread of a shared two-core
 {platform.machine()} machine without a GPU; times are CPU seconds of the process unless a section says otherwise."""
 
 
