@@ -55,4 +55,7 @@ def test_the_least_tiles_hold_every_head_and_weights_only_where_they_fit():
     # float16 is multiplied as TF32, so that it takes the room of float32.
     assert tiles("elman", 128, torch.bfloat16).held and tiles("elman", 128, torch.float32).held
     assert not tiles("gru", 128, torch.float16).held
+    # What is not held is read a block at a time, or, where one block is 64 KiB, in pieces that divide every such head.
+    assert tiles("lstm", 128, torch.bfloat16).piece == 0
+    assert all(128 % tiles(cell, 65, torch.float32).piece == 0 for cell in ("gru", "lstm", "slstm"))
     assert tiles("gru", 128, torch.float16) == tiles("gru", 128, torch.float32)

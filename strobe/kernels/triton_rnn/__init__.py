@@ -5,6 +5,7 @@ rows of one head and steps through the tokens; the recurrent weights are block-d
 heads need not wait for each other. A dense R is one head.
 
 - `cell`: one step of each cell, its gradient, and an edit of a carry with its gradient, as device functions
+- `pieces`: products with weights that are too wide to hold, read in a pipelined loop
 - `forward`, `backward`: the kernels, over tokens and backwards over them
 - `launch`: buffers, tables, the static table of tiles
 - `operator`: both passes as `torch.library` operators

@@ -25,9 +25,6 @@ from strobe.kernels.triton_rnn.launch import CELLS, LARGEST_DIM
 from strobe.kernels.triton_rnn.operator import rnn_scan
 
 _NAMES = {ElmanSignals: "elman", GRUSignals: "gru", LSTMSignals: "lstm", SLSTMSignals: "slstm"}
-# Beyond it a block of R in float32 (float16 is multiplied as such) is 64 KiB, and the compiler spills 2.8 to 4.9 KB a
-# thread: not worth a kernel.
-_LARGEST_WIDE = 64
 _KINDS = {"set": 1, "add": 2, "scale": 3, "project_out": 4}
 
 
@@ -37,12 +34,10 @@ def refusal(signals: Any, carry: Any, readers: Tensor | None) -> str | None:
     carried = {f"the carry's {name}": x for name, x in carry._asdict().items()}
     if (reason := why_not_tensors({**tensors, **carried, "readers": readers})) is not None:
         return reason
-    dim, dtype = signals.R.shape[1], signals.R.dtype
-    largest = LARGEST_DIM if dtype == torch.bfloat16 else _LARGEST_WIDE
-    if dim > largest:
+    if (dim := signals.R.shape[1]) > LARGEST_DIM:
         return (
-            f"a head of R of {dim} channels (a dense R is one head) was given and the kernel holds {largest} in "
-            f"{str(dtype).removeprefix('torch.')}; take backend='chunked'"
+            f"a head of R of {dim} channels (a dense R is one head) was given and the kernel takes {LARGEST_DIM}; take "
+            "backend='chunked'"
         )
     return None
 

@@ -19,16 +19,19 @@ from strobe.kernels.triton_rnn.cell import (
     step_gradient,
     store_planes,
 )
+from strobe.kernels.triton_rnn.pieces import over_all_gates
 
 
 @triton.jit
 @no_type_check
 def through_weights(
-    d, R, w, gate, head, HEADS: tl.constexpr, dims, DIM: tl.constexpr,
-    HELD: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
+    total, d, R, w, gate, head, HEADS: tl.constexpr, dims, DIM: tl.constexpr,
+    HELD: tl.constexpr, PIECE: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """R^T d of one gate, [rows, dim]; `w` is its block where it is held."""
-    return dot(d, held_or_read(w, R, gate, head, HEADS, dims, DIM, HELD), OPERAND, PRECISION)
+    """`total` and R^T d of one gate, [rows, dim], which with PIECE it has already; `w` is its block where held."""
+    if PIECE == 0:
+        total += dot(d, held_or_read(w, R, gate, head, HEADS, dims, DIM, HELD), OPERAND, PRECISION)
+    return total
 
 
 @triton.jit
@@ -40,7 +43,7 @@ def backward_kernel(
     CELL: tl.constexpr, GATES: tl.constexpr, FIELDS: tl.constexpr, KEPT: tl.constexpr,
     HEADS: tl.constexpr, DIM: tl.constexpr,
     MASKED: tl.constexpr, CAPTURE: tl.constexpr, EDIT: tl.constexpr,
-    HELD: tl.constexpr, BLOCK_BATCH: tl.constexpr, BLOCK_DIM: tl.constexpr,
+    HELD: tl.constexpr, PIECE: tl.constexpr, STAGES: tl.constexpr, BLOCK_BATCH: tl.constexpr, BLOCK_DIM: tl.constexpr,
     OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """D_PRE, the gradient of W x + b; D_RECURRENT, that of R h + b', for the GRU alone, elsewhere it is the same;
@@ -109,16 +112,20 @@ def backward_kernel(
             new_h, new_c = tl.where(real, new_h, d_h), tl.where(real, new_c, d_c)
             new_n, new_m = tl.where(real, new_n, d_n), tl.where(real, new_m, d_m)
         at = place(rows, t, time, 0, GATES, head, HEADS, dims, DIM)
+        if PIECE > 0:
+            new_h += over_all_gates(
+                d_0, d_1, d_r2, d_3, R, head, HEADS, dims, DIM, GATES, PIECE, STAGES, OPERAND, PRECISION
+            )
         tl.store(D_PRE + at, d_0, mask=ok)
-        new_h += through_weights(d_0, R, w0, 0, head, HEADS, dims, DIM, HELD, OPERAND, PRECISION)
+        new_h = through_weights(new_h, d_0, R, w0, 0, head, HEADS, dims, DIM, HELD, PIECE, OPERAND, PRECISION)
         if GATES > 1:
             tl.store(D_PRE + at + HEADS * DIM, d_1, mask=ok)
             tl.store(D_PRE + at + 2 * HEADS * DIM, d_2, mask=ok)
-            new_h += through_weights(d_1, R, w1, 1, head, HEADS, dims, DIM, HELD, OPERAND, PRECISION)
-            new_h += through_weights(d_r2, R, w2, 2, head, HEADS, dims, DIM, HELD, OPERAND, PRECISION)
+            new_h = through_weights(new_h, d_1, R, w1, 1, head, HEADS, dims, DIM, HELD, PIECE, OPERAND, PRECISION)
+            new_h = through_weights(new_h, d_r2, R, w2, 2, head, HEADS, dims, DIM, HELD, PIECE, OPERAND, PRECISION)
         if GATES > 3:
             tl.store(D_PRE + at + 3 * HEADS * DIM, d_3, mask=ok)
-            new_h += through_weights(d_3, R, w3, 3, head, HEADS, dims, DIM, HELD, OPERAND, PRECISION)
+            new_h = through_weights(new_h, d_3, R, w3, 3, head, HEADS, dims, DIM, HELD, PIECE, OPERAND, PRECISION)
         if CELL == 1:
             tl.store(D_RECURRENT + at, d_0, mask=ok)
             tl.store(D_RECURRENT + at + HEADS * DIM, d_1, mask=ok)

@@ -15,16 +15,20 @@ from strobe.kernels.triton_rnn.cell import (
     step,
     store_planes,
 )
+from strobe.kernels.triton_rnn.pieces import of_every_gate
 
 
 @triton.jit
 @no_type_check
 def recurrent(
-    h, R, w, BIAS, gate, head, HEADS: tl.constexpr, dims, DIM: tl.constexpr,
-    BIASED: tl.constexpr, HELD: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
+    h, R, p, BIAS, gate, head, HEADS: tl.constexpr, dims, DIM: tl.constexpr,
+    BIASED: tl.constexpr, HELD: tl.constexpr, PIECE: tl.constexpr,
+    OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """R h + b' of one gate, [rows, dim]; `w` is its block, transposed, where it is held."""
-    r = dot(h, held_or_read(w, R, gate, head, HEADS, dims, DIM, HELD), OPERAND, PRECISION)
+    """R h + b' of one gate, [rows, dim]; `p` is R h where PIECE is set, else its transposed block where it is held."""
+    r = p
+    if PIECE == 0:
+        r = dot(h, held_or_read(p, R, gate, head, HEADS, dims, DIM, HELD), OPERAND, PRECISION)
     if BIASED:
         r += tl.load(BIAS + (gate * HEADS + head) * DIM + dims, mask=dims < DIM, other=0).to(tl.float32)[None, :]
     return r
@@ -39,7 +43,7 @@ def forward_kernel(
     CELL: tl.constexpr, GATES: tl.constexpr, FIELDS: tl.constexpr, KEPT: tl.constexpr,
     HEADS: tl.constexpr, DIM: tl.constexpr,
     BIASED: tl.constexpr, MASKED: tl.constexpr, CAPTURE: tl.constexpr, EDIT: tl.constexpr, KEEP: tl.constexpr,
-    HELD: tl.constexpr, BLOCK_BATCH: tl.constexpr, BLOCK_DIM: tl.constexpr,
+    HELD: tl.constexpr, PIECE: tl.constexpr, STAGES: tl.constexpr, BLOCK_BATCH: tl.constexpr, BLOCK_DIM: tl.constexpr,
     OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """READ (h of every token), LAST, CAPTURED; with KEEP also CARRIES (after its edits) and SAVED of every token.
@@ -64,17 +68,20 @@ def forward_kernel(
         next_edit = tl.load(EDITED + 1)
 
     for t in range(time):
+        p0, p1, p2, p3 = w0, w1, w2, w3
+        if PIECE > 0:
+            p0, p1, p2, p3 = of_every_gate(h, R, head, HEADS, dims, DIM, GATES, PIECE, STAGES, OPERAND, PRECISION)
         x0 = tl.load(PRE + place(rows, t, time, 0, GATES, head, HEADS, dims, DIM), mask=ok, other=0).to(tl.float32)
-        r0 = recurrent(h, R, w0, BIAS, 0, head, HEADS, dims, DIM, BIASED, HELD, OPERAND, PRECISION)
+        r0 = recurrent(h, R, p0, BIAS, 0, head, HEADS, dims, DIM, BIASED, HELD, PIECE, OPERAND, PRECISION)
         x1, x2, x3, r1, r2, r3 = x0, x0, x0, r0, r0, r0
         if GATES > 1:
             x1 = tl.load(PRE + place(rows, t, time, 1, GATES, head, HEADS, dims, DIM), mask=ok, other=0).to(tl.float32)
             x2 = tl.load(PRE + place(rows, t, time, 2, GATES, head, HEADS, dims, DIM), mask=ok, other=0).to(tl.float32)
-            r1 = recurrent(h, R, w1, BIAS, 1, head, HEADS, dims, DIM, BIASED, HELD, OPERAND, PRECISION)
-            r2 = recurrent(h, R, w2, BIAS, 2, head, HEADS, dims, DIM, BIASED, HELD, OPERAND, PRECISION)
+            r1 = recurrent(h, R, p1, BIAS, 1, head, HEADS, dims, DIM, BIASED, HELD, PIECE, OPERAND, PRECISION)
+            r2 = recurrent(h, R, p2, BIAS, 2, head, HEADS, dims, DIM, BIASED, HELD, PIECE, OPERAND, PRECISION)
         if GATES > 3:
             x3 = tl.load(PRE + place(rows, t, time, 3, GATES, head, HEADS, dims, DIM), mask=ok, other=0).to(tl.float32)
-            r3 = recurrent(h, R, w3, BIAS, 3, head, HEADS, dims, DIM, BIASED, HELD, OPERAND, PRECISION)
+            r3 = recurrent(h, R, p3, BIAS, 3, head, HEADS, dims, DIM, BIASED, HELD, PIECE, OPERAND, PRECISION)
         new_h, new_c, new_n, new_m, s0, s1, s2, s3 = step(h, c, n, m, x0, x1, x2, x3, r0, r1, r2, r3, CELL)
         if MASKED:
             real = tl.load(MASK + rows.to(tl.int64) * time + t, mask=rows < batch, other=0)[:, None] != 0

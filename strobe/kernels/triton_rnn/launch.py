@@ -24,11 +24,14 @@ CELLS = {"elman": Cell(0, 1, 1, 1), "gru": Cell(1, 3, 1, 4), "lstm": Cell(2, 4, 
 
 
 class Tiles(NamedTuple):
-    """Rows that a program holds, its warps, and whether it holds R or reads it again (from the cache) at each token."""
+    """Rows that a program holds, its warps, whether it holds R or reads it again (from the cache) at each token, and in
+    that case how many rows of a block it reads at once (0: all of them) and how many such pieces are on their way."""
 
     block_batch: int
     warps: int
     held: bool
+    piece: int = 0
+    stages: int = 1
 
 
 class Inputs(NamedTuple):
@@ -56,13 +59,17 @@ def tiles(cell: str, dim: int, dtype: torch.dtype) -> Tiles:
     """Tiles for a head of `dim` channels and signals of `dtype`.
 
     Chosen from what compiling for sm_90 and sm_80 left in registers; not by time, as no GPU was at hand. 16 rows are
-    the least that a tensor core takes. R is held where its blocks take at most 64 KiB.
+    the least that a tensor core takes. R is held where its blocks take at most 64 KiB. Where they do not and one of
+    them alone takes that much, as in float32 from 65 channels on, it is read in pieces: a step then waits for all of R
+    out of the cache, up to 256 KiB, and is slower than one of bfloat16, which reads half of it.
     """
     width = power_of_two(dim)
     half = operands(dtype).dtype == torch.bfloat16
     size = CELLS[cell].gates * width * width * (2 if half else 4)
-    warps = 4 if half and width <= 64 else 8 if half or width <= 64 else 16
-    return Tiles(16, warps, size <= 64 * 1024)
+    held = size <= 64 * 1024
+    if not (half or held) and width > 64:
+        return Tiles(16, 8, held, piece=16, stages=3)
+    return Tiles(16, 4 if half and width <= 64 else 8 if half or width <= 64 else 16, held)
 
 
 def empty_outputs(inputs: Inputs, asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -167,6 +174,8 @@ def constants(cell: str, dim: int, dtype: torch.dtype) -> dict[str, Any]:
         "KEPT": it.saved,
         "DIM": dim,
         "HELD": tile.held,
+        "PIECE": tile.piece,
+        "STAGES": tile.stages,
         "BLOCK_BATCH": tile.block_batch,
         "BLOCK_DIM": power_of_two(dim),
         "OPERAND": tl.bfloat16 if how.dtype == torch.bfloat16 else tl.float32,

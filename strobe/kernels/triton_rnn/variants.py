@@ -10,7 +10,7 @@ from strobe.kernels.triton_rnn import backward, forward
 from strobe.kernels.triton_rnn.launch import CELLS, constants, tiles
 
 DIMS = (64, 128)
-DTYPES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
+DTYPES = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.float16: "fp16"}
 # As wide as the xLSTM of 768 channels has it with heads of 64.
 _HEADS = 12
 _INT32 = ("EDITED", "POSITIONS", "KINDS")
@@ -19,14 +19,12 @@ _OF_EDITS = ("VALUES", "KINDS", "EDITED")
 
 
 def variants() -> list[Variant]:
-    """For each cell, head size and dtype (float32 up to 64, as the adapter has it): the scan, all kept, with
-    captures, edits and padding; backward, plain and with those."""
+    """For each cell, head size and dtype: the scan, all kept, with captures, edits and padding; backward, plain and
+    with those."""
     found = []
     for cell in CELLS:
         for dim in DIMS:
             for dtype in DTYPES:
-                if dim > 64 and dtype == torch.float32:
-                    continue
                 found += [_forward(cell, dim, dtype, "scan"), _forward(cell, dim, dtype, "scan, all kept", keep=True)]
                 found.append(_forward(cell, dim, dtype, "scan, captures, edits, padding", looks=True))
                 found.append(_backward(cell, dim, dtype, "gradient"))
@@ -76,7 +74,7 @@ def _allowed_stack(cell: str, dim: int, dtype: Any, what: str) -> tuple[dict[int
         return {90: 24, 80: 16}, "an edit of any of four fields, at 168 of 255 registers: the compiler's choice"
     if dim <= 64:
         return {}, ""
-    return {90: 80, 80: 80}, "the gradient holds a step's four gates beside a block of 32 KiB"
+    return {90: 80, 80: 80}, "a step's four gates and their gradients are held beside a block, or a piece, of R"
 
 
 def _type(argument: str, dtype: Any) -> str:

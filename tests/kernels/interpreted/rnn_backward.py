@@ -43,6 +43,16 @@ def test_heads_of_the_recurrent_weights(cell):
     compare(problem(cell, hidden=6, heads=2, time=9), capture=[3, 8])
 
 
+@every_cell
+def test_heads_whose_weights_are_read_in_pieces(cell):
+    compare(
+        problem(cell, hidden=194, heads=2, time=13),
+        capture=[3, 12],
+        mask=padding(time=13),
+        edits=lambda values: [e for e in edits(cell, 194) if e.kind != "project_out"],
+    )
+
+
 def test_an_exponential_gate_at_its_ties_and_extremes():
     """Two tokens tie (i~ = log f + m, f so small that float64 has it too), then i~ wins, then the past does."""
 

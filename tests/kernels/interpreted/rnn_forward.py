@@ -7,6 +7,7 @@ from rnn_cases import CELLS, close, edits, expected, outputs, padding, problem, 
 from strobe.core.tolerances import assert_close
 from strobe.kernels import Edit
 from strobe.kernels.triton_rnn import adapter
+from strobe.kernels.triton_rnn.launch import tiles
 from strobe.kernels.triton_rnn.operator import rnn_scan
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
@@ -52,6 +53,26 @@ def test_padding(cell):
 def test_lengths_and_sizes_around_a_tile(cell, time, batch, hidden):
     p = problem(cell, time=time, batch=batch, hidden=hidden)
     close(run(p, capture="all"), expected(p, capture="all"))
+
+
+@every_cell
+def test_heads_whose_weights_are_read_in_pieces(cell):
+    """97 channels are six pieces and one row of a seventh."""
+    assert tiles(cell, 97, torch.float32).piece == (0 if cell == "elman" else 16)
+    p, mask = problem(cell, time=13, hidden=194, heads=2), padding(time=13)
+    asked = {"mask": mask, "capture": [9, 0, -1], "edits": [e for e in edits(cell, 194) if e.kind != "project_out"]}
+    close(run(p, **asked), expected(p, **asked))
+
+
+@every_cell
+def test_a_nan_weight_of_one_head_does_not_reach_another(cell):
+    """The row after a head's last is the next head's, and 0 times its NaN would be one."""
+    p = problem(cell, time=2, hidden=194, heads=2)
+    R = p.signals.R.unflatten(0, (-1, 2, 97)).clone()
+    R[:, 1] = torch.nan
+    found = run(p._replace(signals=p.signals._replace(R=R.flatten(0, 2)))).read
+    assert found[..., 97:].isnan().all()
+    assert torch.equal(found[..., :97], run(p).read[..., :97])
 
 
 @every_cell

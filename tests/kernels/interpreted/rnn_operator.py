@@ -77,7 +77,7 @@ def test_what_cannot_run_is_refused_with_the_backend_that_can():
     refused(r"backend 'triton' was asked for.*x is float64.*backend='chunked'", signals=cast(p.signals, torch.float64))
     refused("bfloat16, which the interpreter gets wrong; give float32", signals=cast(p.signals, torch.bfloat16))
     refused("on several devices.*W on meta.*move them to one", signals=p.signals._replace(W=p.signals.W.to("meta")))
-    with pytest.raises(ValueError, match=r"R of 129 channels.*the kernel holds 64 in float32; take backend='chunked'"):
+    with pytest.raises(ValueError, match=r"R of 129 channels.*the kernel takes 128; take backend='chunked'"):
         run(problem("gru", time=2, hidden=129))
     with pytest.raises(ValueError, match="over no token"):
         scan(p.family, p.family.slice(p.signals, 0, 0), p.carry, backend="triton")
