@@ -8,7 +8,7 @@ import streamlit as st
 
 from strobe.core.result import Result
 from strobe.dashboards import dynamics_work, held
-from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button
+from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button, say_if_partial
 from strobe.dashboards.jobs import runner
 from strobe.dashboards.loading import Loaded
 from strobe.dashboards.plain import code, plain, sentence
@@ -106,6 +106,7 @@ def show_between(loaded: Loaded, layer: int, what_is_held: held.Held) -> None:
     asked = (key, loaded.source.name, layer, what_is_held, what)
     result = answer(key, f"{what.capitalize()} of block {layer}", lambda tick: dynamics_work.between(*asked, tick))
     if result is not None:
+        say_if_partial(result)
         space = st.toggle("Three dimensions", key="between_space")
         draw = partial(result.figure, dimensions=3 if space else 2)
         chart(result, draw, key=f"between-{what}", alt=dynamics_work.BETWEEN[what])
@@ -124,6 +125,7 @@ def show_training(loaded: Loaded) -> None:
     result = answer(key, "Fixed points over training", lambda tick: dynamics_work.training(*asked, tick))
     if result is not None:
         training: Any = result
+        say_if_partial(training)
         chart(training, training.figure, key="training-portrait", alt="fixed points, a frame for each training step")
         chart(training, training.counts_figure, key="training-counts", alt="fixed points by index over training")
         footer(training)

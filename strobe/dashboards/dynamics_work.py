@@ -59,25 +59,27 @@ def training(key: str, folder: str, tick: Tick) -> Path:
 
 
 def between(key: str, name: str, layer: int, held: Held, what: str, tick: Tick) -> Path:
-    """Search the layer's fixed points and then, as `what` says, what lies between them; kept under `key`."""
+    """Search the layer's fixed points and then, as `what` says, what lies between them; kept under `key`, of a
+    cancelled run what it had: the carries that were run, the saddles, lengths or curves that were finished."""
+    tick(0, 1, "loading the model")
+    model = loading.load(loading.find(name)).model
+    return keep_last(key, tick, lambda **how: _between(model, layer, held, what, **how))
+
+
+def _between(model: Any, layer: int, held: Held, what: str, *, progress: Tick, partial: Any) -> Result:
     from strobe.probes import fixed_points as probe
 
-    tick(0, 3, "loading the model")
-    model = loading.load(loading.find(name)).model
     given: dict[str, Any] = {"held": list(held), "layer": layer}
+    how = {"progress": progress, "partial": partial}
     if what == "cycles":
-        return store.keep(key, probe.cycles(model, _CYCLES, n_initial=N_INITIAL, progress=tick, **given))
-    tick(1, 3, "searching for fixed points")
+        return probe.cycles(model, _CYCLES, n_initial=N_INITIAL, **given, **how)
+    progress(0, 1, "searching for fixed points")
     points = probe.fixed_points(model, n_initial=N_INITIAL, control=None, **given)
-    tick(2, 3, BETWEEN[what])
-    result: Result
     if what == "basins":
-        result = probe.basins(model, points, **given)
-    elif what == "directions":
-        result = probe.unstable_manifolds(model, points, **given)
-    else:
-        result = probe.continua(model, points, **given)
-    return store.keep(key, result)
+        return probe.basins(model, points, **given, **how)
+    if what == "directions":
+        return probe.unstable_manifolds(model, points, **given, **how)
+    return probe.continua(model, points, **given, **how)
 
 
 def depth(key: str, name: str, ids: tuple[int, ...], layer: int, what: str, tick: Tick) -> Path:

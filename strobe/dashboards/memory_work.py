@@ -92,7 +92,7 @@ def _task_input(name: str, rows: int, time: int, rng: np.random.Generator) -> Lo
 
 def run_memory(key: str, name: str, analysis: str, settings: dict[str, Any], tick: Tick) -> Path:
     """Run `analysis` (a key of `ANALYSES`) on a model of its own as `settings` say, and keep the result under `key`; of
-    a cancelled run what it had: the tokens read, the runs, suffixes or lengths that were finished."""
+    a cancelled run what it had: the tokens read, the runs, suffixes, lengths or lags that were finished."""
 
     def probe(model: Any, *, progress: Tick, partial: Callable[["Result"], None]) -> "Result":
         return analyse(model, analysis, settings, progress, partial=partial)
@@ -123,7 +123,8 @@ def analyse(
     if analysis == "curve":
         rng = np.random.default_rng((seed, 8))
         tokens = rng.integers(model.cfg.d_vocab, size=(64, 64))
-        return memory.memory_curve(model, tokens, settings["layer"], lags=range(16), seed=seed, progress=tick)
+        return memory.memory_curve(model, tokens, settings["layer"], lags=range(16), seed=seed, progress=tick,
+                                   partial=partial)  # fmt: skip
     long = long_input(model, rows, time, seed=seed, text=text)
     if analysis == "remembrance":
         return memory.effective_remembrance(model, long.inputs, progress=tick, partial=partial)
@@ -132,7 +133,7 @@ def analyse(
         under = memory.Planted(layers=(settings["layer"],)) if settings.get("planted") else None
         return memory.diagnose(model, long.inputs, under=under, seed=seed, partial=partial, **given)
     if analysis == "loss":
-        return memory.position_loss(model, long.inputs, **given)
+        return memory.position_loss(model, long.inputs, partial=partial, **given)
     every = settings["every"]
     chosen = [*_resets(every), memory.NormLimit(limits=_limits(model, long, length), every=every)]
     chosen += [m for m in (memory.Insertion(), memory.SlidingWindow(window=length)) if m.applies(model)]

@@ -97,6 +97,52 @@ def test_attention_has_no_carry_and_its_depth_can_be_asked(tiny, transformer):
     assert "depth can be its time" in page(model=transformer, text=TEXT).info[0].value
 
 
+def cancelled_at(monkeypatch, step, key):
+    """Have `dynamics_work.between` ticked by a job that someone cancels at its `step`-th tick of the real work."""
+    work = dynamics_work.between
+
+    def watched(*asked):
+        *given, tick = asked
+        seen = []
+
+        def and_cancel(done, total, message):
+            if not message.startswith(("loading", "searching")):
+                seen.append(done)
+                if len(seen) == step:
+                    runner().get(key).cancel()
+            tick(done, total, message)
+
+        return work(*given, and_cancel)
+
+    monkeypatch.setattr(dynamics_work, "between", watched)
+
+
+@pytest.mark.parametrize(
+    ("what", "step", "said"),
+    [
+        ("basins", 3, "cut short after 512 of 2048 carries"),
+        ("directions", 2, "cut short after 4 of 12 saddles"),
+        ("cycles", 3, "cut short after 1 of 4 lengths"),
+        ("curves", 6, "cut short after 5 of 27 points to follow curves from"),
+    ],
+)
+def test_what_lies_between_is_kept_as_far_as_it_came_when_cancelled(monkeypatch, what, step, said):
+    key = dynamics_work.between_key(loading.find("flipflop-elman16"), 0, (0.0, 0.0, 0.0), what)
+    at = page(model="flipflop-elman16", between=what.capitalize())
+    cancelled_at(monkeypatch, step, key)
+    at = finish(at.button(key=f"{key}-run").click().run(), key)
+    assert not at.exception
+    assert any(f"The run was {said}: they are kept" in w.value for w in at.warning)
+    # In the figure too, which may leave the page.
+    subtitles = [
+        json.loads(c.proto.spec)["layout"]["title"].get("subtitle", {}).get("text", "") for c in at.get("plotly_chart")
+    ]
+    assert any(text.replace("<br>", " ").startswith(said) for text in subtitles)
+    assert store.reopen(key).partial == said
+    assert at.button(key=f"{key}-run").label == "Run again"
+    monkeypatch.undo()
+
+
 def test_a_cancelled_search_over_training_keeps_the_steps_it_reached(monkeypatch):
     from strobe.dashboards.jobs import Cancelled
 

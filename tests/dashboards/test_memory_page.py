@@ -84,7 +84,38 @@ def test_a_cancelled_run_keeps_what_it_had(tiny):
 
     settings = {"rows": 2, "time": 30_000, "train_length": 16}
     result = store.reopen(memory_work.run_memory("memory-cut", str(tiny), "carry", settings, stop).stem)
-    assert result.time == 8192 and "cut short: 8192 of 30000 tokens" in result.summary()
+    assert result.time == 8192 and "cut short after 8192 of 30000 tokens" in result.summary()
+
+
+@pytest.mark.parametrize(
+    ("what", "time", "last", "said"),
+    [
+        ("Loss by position", 400, 600, "cut short after 192 of 400 tokens"),
+        ("Memory curve", 60, 5, "cut short after 5 of 16 lags"),
+        ("Remembrance", 60, 4, "cut short after 4 of"),
+    ],
+)
+def test_a_run_cancelled_in_the_middle_is_shown_as_the_part_it_is(tiny, monkeypatch, what, time, last, said):
+    work = memory_work.run_memory
+
+    def watched(key, *asked):
+        *given, tick = asked
+
+        def and_cancel(done, total, message):
+            if message != "loading the model" and done >= last:
+                runner().get(key).cancel()
+            tick(done, total, message)
+
+        return work(key, *given, and_cancel)
+
+    monkeypatch.setattr(memory_work, "run_memory", watched)
+    at = run(app(model=tiny, layer=1, mem_what=what, **{**VIEW, "mem_time": time}))
+    assert not at.exception
+    (warned,) = [w.value for w in at.warning]
+    assert f"The run was {said}" in warned and "Run again for all" in warned
+    subtitle = json.loads(at.get("plotly_chart")[0].proto.spec)["layout"]["title"]["subtitle"]["text"]
+    assert subtitle.replace("<br>", " ").startswith(said)
+    assert at.button(key="memory-run").label == "Run again"
 
 
 def test_collapse_is_said_only_where_the_comparison_shows_it(tiny):

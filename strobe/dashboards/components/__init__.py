@@ -5,7 +5,7 @@ from strobe.dashboards.components.first_paint import first_paint
 from strobe.dashboards.components.footer import footer
 from strobe.dashboards.components.halves import halves
 from strobe.dashboards.components.job_panel import job_panel
-from strobe.dashboards.components.kept import kept_result, run_button
+from strobe.dashboards.components.kept import kept_result, run_button, say_if_partial
 from strobe.dashboards.components.lens_grid import lens_grid
 from strobe.dashboards.components.model_card import model_card
 from strobe.dashboards.components.token_strip import token_strip
@@ -22,5 +22,6 @@ __all__ = [
     "lens_grid",
     "model_card",
     "run_button",
+    "say_if_partial",
     "token_strip",
 ]

@@ -20,6 +20,12 @@ def kept_result(key: str) -> Any:
         return None
 
 
+def say_if_partial(result: Any) -> None:
+    """Say of a `result` that was cut short what is missing from it, as its property `partial` has it."""
+    if result.partial:
+        st.warning(f"The run was {result.partial}: they are kept. Run again for all.", icon=":material/info:")
+
+
 def run_button(
     label: str, start: Callable[[], None], *, job: str, there: bool, key: str, again: str = "Run again"
 ) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 import streamlit as st
 
 from strobe.dashboards import loading, memory_work, selection
-from strobe.dashboards.components import chart, footer, job_panel, kept_result
+from strobe.dashboards.components import chart, footer, job_panel, kept_result, say_if_partial
 from strobe.dashboards.jobs import runner
 from strobe.dashboards.plain import plain
 
@@ -166,6 +166,7 @@ st.button(
 if job_panel(key) or result is None:
     st.stop()
 shown = cast("Any", result)
+say_if_partial(shown)
 if analysis == "carry":
     _carry(shown)
 elif analysis == "mitigations":

@@ -1,5 +1,6 @@
 """`basins`: which attractor each carry comes to when the map is run, beside the nearest attractor, its control."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from torch import nn
 from strobe.core.provenance import Provenance
 from strobe.core.result import Result
 from strobe.probes.fixed_points.candidates import random_carries
-from strobe.probes.fixed_points.probe import system_of
+from strobe.probes.fixed_points.probe import Tick, system_of
 from strobe.probes.fixed_points.result import FixedPoints
 from strobe.probes.fixed_points.rolling import NAMES, roll_out
 from strobe.probes.fixed_points.system import System, as_carries
@@ -19,6 +20,9 @@ from strobe.probes.fixed_points.system import System, as_carries
 if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects
+
+# Carries run together: between two of these lots a run can be cut short.
+_LOT = 256
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Basins(Result):
     `attractors` [k, size]: the stable points, which are points `which` [k] of the `FixedPoints` given. `starts`
     [n, size]; `labels` [n]: the attractor each start comes to, or -1 on a cycle of up to 64 steps, -2 not at rest, -3
     escaped; `steps` [n]: after how many steps it is within 1e-4 of the attractor for good, -1 for those at none.
-    `nearest` [n]: the attractor nearest to each start, the control: what geometry alone would say.
+    `nearest` [n]: the attractor nearest to each start, the control: what geometry alone would say. Of a run that was
+    cut short, the carries that were run.
     """
 
     system: str
@@ -39,6 +44,12 @@ class Basins(Result):
     labels: Int[np.ndarray, " n"]
     steps: Int[np.ndarray, " n"]
     nearest: Int[np.ndarray, " n"]
+
+    @property
+    def partial(self) -> str:
+        """How many of the carries were run, in words; empty where all were."""
+        asked = self.provenance.settings.get("initial", len(self.starts))
+        return "" if len(self.starts) == asked else f"cut short after {len(self.starts)} of {asked} carries"
 
     @property
     def shares(self) -> Float64[np.ndarray, " k"]:
@@ -93,6 +104,7 @@ class Basins(Result):
         lines = [
             f"basins of {self.system}, {self.held}, from {len(self.starts)} carries: {said}",
             f"  {self.agreement:.1%} end at the attractor nearest to them (control)",
+            *([f"  {self.partial}"] if self.partial else []),
         ]
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])
 
@@ -108,11 +120,14 @@ def basins(
     n_initial: int = 2048,
     steps: int = 1000,
     seed: int = 0,
+    progress: Tick | None = None,
+    partial: Callable[[Basins], None] | None = None,
 ) -> Basins:
     """Run carries of `source` (what `points` was found for, given as there): to which stable point does each come?
 
     `initial` [n, size]: the carries; `n_initial` random ones if None, drawn as the search draws them, so that a share
-    is one of that draw. Raises ValueError for points of another system.
+    is one of that draw. `partial` is called with the result so far after each 256 of them but the last. Raises
+    ValueError for points of another system.
     """
     system = system_of(source, held, layer)
     check_same(system, points)
@@ -121,25 +136,38 @@ def basins(
     start = random_carries(system, n_initial, seed) if initial is None else as_carries(initial, system.size, "carries")
     which = np.nonzero(points.stable)[0]
     attractors = torch.from_numpy(points.points[which])
-    rolled = roll_out(system, start, attractors, steps=steps)
-    nearest = torch.cdist(start, attractors).argmin(1) if len(which) else torch.full((len(start),), -2)
-    return Basins(
-        system=system.name,
-        held=system.held,
-        attractors=attractors.numpy(),
-        which=which,
-        starts=start.numpy(),
-        labels=rolled.label.numpy(),
-        steps=rolled.steps.numpy(),
-        nearest=nearest.numpy(),
-        provenance=Provenance(
-            model=system.model or system.name,
-            weights_hash=system.weights_hash,
-            seed=seed,
-            settings={"held": system.held, "steps": steps, "initial": len(start), "dtype": "float64"},
-            control="the attractor nearest to each carry, without running the map",
-        ),
-    )
+    settings = {"held": system.held, "steps": steps, "initial": len(start), "dtype": "float64"}
+    labels, took = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+
+    def result() -> Basins:
+        run = start[: len(labels)]
+        nearest = torch.cdist(run, attractors).argmin(1) if len(which) else torch.full((len(run),), -2)
+        return Basins(
+            system=system.name,
+            held=system.held,
+            attractors=attractors.numpy(),
+            which=which,
+            starts=run.numpy(),
+            labels=labels.numpy(),
+            steps=took.numpy(),
+            nearest=nearest.numpy(),
+            provenance=Provenance(
+                model=system.model or system.name,
+                weights_hash=system.weights_hash,
+                seed=seed,
+                settings=settings,
+                control="the attractor nearest to each carry, without running the map",
+            ),
+        )
+
+    for lot in start.split(_LOT):
+        if progress is not None:
+            progress(len(labels), len(start), f"running {len(start)} carries")
+        rolled = roll_out(system, lot, attractors, steps=steps)
+        labels, took = torch.cat([labels, rolled.label]), torch.cat([took, rolled.steps])
+        if partial is not None and len(labels) < len(start):
+            partial(result())
+    return result()
 
 
 def check_same(system: System, points: FixedPoints) -> None:

@@ -6,6 +6,7 @@ along the direction J - I does not see, and least-squares steps that leave that 
 where F(x) - x is least; so on until the curve ends, closes, or moves faster than a slow point may.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from strobe.core.provenance import Provenance
 from strobe.core.result import Result
 from strobe.probes.fixed_points.basin import check_same
-from strobe.probes.fixed_points.probe import system_of
+from strobe.probes.fixed_points.probe import Tick, system_of
 from strobe.probes.fixed_points.result import FixedPoints
 from strobe.probes.fixed_points.system import System
 
@@ -38,7 +39,8 @@ class Continua(Result):
     more than one direction, so only the points it was seen at are listed). `points` [point, size]: in order along their
     curve `of` [point]. `dimensions`, `lengths`, `drifts` [curve]: the directions J - I is blind to; arc length, NaN for
     a surface; the largest |F(x) - x| on it. `beside` [curve]: the control, the median |F(x) - x| one step away from the
-    curve in random directions. `step`: the distance between points.
+    curve in random directions. `step`: the distance between points. Of a run that was cut short, the curves that were
+    followed by then.
     """
 
     system: str
@@ -51,6 +53,13 @@ class Continua(Result):
     drifts: Float64[np.ndarray, " curve"]
     beside: Float64[np.ndarray, " curve"]
     step: float
+
+    @property
+    def partial(self) -> str:
+        """How many of the carries were looked at, in words; empty where all were."""
+        asked = self.provenance.settings.get("from", 0)
+        done = self.provenance.settings.get("looked_at", asked)
+        return "" if done == asked else f"cut short after {done} of {asked} points to follow curves from"
 
     def figure(self, *, dimensions: int = 2, template: str = "strobe_light") -> "plotly.graph_objects.Figure":
         """The curves along the points' main axes."""
@@ -82,6 +91,7 @@ class Continua(Result):
                 f"  {shape} of dimension {self.dimensions[i]}, length {self.lengths[i]:.4g}: moves "
                 f"{self.drifts[i]:.2g} a step at most, carries {self.step:g} beside it {self.beside[i]:.2g} (control)"
             )
+        lines += [f"  {self.partial}"] if self.partial else []
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])
 
 
@@ -97,12 +107,15 @@ def continua(
     most: int = 1000,
     drift_below: float | None = None,
     seed: int = 0,
+    progress: Tick | None = None,
+    partial: Callable[[Continua], None] | None = None,
 ) -> Continua:
     """Follow the curves through the marginal and slow points of `points`, found for `source` (given as there).
 
     `step`: distance between points of a curve. `flat`: singular values of J - I up to this count as 0 (relative to the
     largest, if that is above 1). `most`: points of one curve. `drift_below`: the largest |F(x) - x| on a curve; None
-    for that of a slow point. All four are ours. Raises ValueError for points of another system or a step of 0.
+    for that of a slow point. All four are ours. `partial` is called with the curves so far after each point but the
+    last. Raises ValueError for points of another system or a step of 0.
     """
     system = system_of(source, held, layer)
     check_same(system, points)
@@ -112,18 +125,27 @@ def continua(
     seeds = torch.cat([torch.from_numpy(points.points), torch.from_numpy(points.slow_points)])
     curves: list[tuple[str, int, Tensor]] = []
     surface: list[Tensor] = []
-    for x in seeds:
+    settings = {"flat": flat, "most": most, "drift_below": float(limit), "from": len(seeds)}
+
+    def result(done: int) -> Continua:
+        found = list(curves)
+        if surface:
+            rows = torch.stack(surface)
+            found.append(("surface", len(_blind(system, rows[0], flat)), rows))
+        return _result(system, points, found, step, seed, settings | {"looked_at": done})
+
+    for i, x in enumerate(seeds):
+        if progress is not None:
+            progress(i, len(seeds), f"following curves from {len(seeds)} points")
         blind = len(_blind(system, x, flat))
         if blind > 1:
             surface.append(x)
-        if blind != 1 or any(_passes(x, rows, step) for _, _, rows in curves):
-            continue
-        shape, rows = _trace(system, x, step, flat, most, limit)
-        curves.append((shape, 1, rows))
-    if surface:
-        rows = torch.stack(surface)
-        curves.append(("surface", len(_blind(system, rows[0], flat)), rows))
-    return _result(system, points, curves, step, seed, {"flat": flat, "most": most, "drift_below": float(limit)})
+        elif blind == 1 and not any(_passes(x, rows, step) for _, _, rows in curves):
+            shape, rows = _trace(system, x, step, flat, most, limit)
+            curves.append((shape, 1, rows))
+        if partial is not None and i + 1 < len(seeds):
+            partial(result(i + 1))
+    return result(len(seeds))
 
 
 def _trace(system: System, x: Tensor, step: float, flat: float, most: int, limit: float) -> tuple[str, Tensor]:

@@ -4,7 +4,7 @@ A k-cycle is a fixed point of F applied k times that is none of F applied fewer 
 of the product of the Jacobians around it, are the same at each of its points.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -39,7 +39,7 @@ class KCycles(Result):
     are. `multipliers` [cycle, leading]: eigenvalues of the Jacobian once around, largest magnitude first. `speeds`
     [cycle]: how far once around moves its worst point. `hits` [cycle]: how many initial carries ended on it.
     `escaped`, `failed` [l]: how many left the finite numbers, or came to nothing. `control`: the same search with the
-    recurrent weights shuffled.
+    recurrent weights shuffled. Of a run that was cut short, the lengths that both searches had finished.
     """
 
     version: ClassVar[int] = 1
@@ -56,6 +56,12 @@ class KCycles(Result):
     escaped: Int[np.ndarray, " searched"]
     failed: Int[np.ndarray, " searched"]
     control: "KCycles | None" = None
+
+    @property
+    def partial(self) -> str:
+        """How many of the lengths were searched, in words; empty where all were."""
+        asked = len(self.provenance.settings.get("lengths", self.searched))
+        return "" if len(self.searched) == asked else f"cut short after {len(self.searched)} of {asked} lengths"
 
     @property
     def kinds(self) -> list[str]:
@@ -106,6 +112,7 @@ class KCycles(Result):
         if self.control is not None:
             other = ", ".join(f"{n} of length {k}" for k, n in self.control.counts().items())
             lines.append(f"  control: {other} ({self.provenance.control})")
+        lines += [f"  {self.partial}"] if self.partial else []
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])
 
 
@@ -123,21 +130,22 @@ def cycles(
     limits: Limits | None = None,
     seed: int = 0,
     progress: probe.Tick | None = None,
+    partial: Callable[[KCycles], None] | None = None,
 ) -> KCycles:
     """The cycles of `source` (as for `fixed_points`) of each of `lengths`; length 1 is its fixed points.
 
     `initial` [n, size]: carries to search from; `n_initial` random ones if None. A cycle of length k is looked for as a
     root of F^k(x) - x, whose number grows fast with k: `hits` says how surely each was found, nothing says that all
-    were. Raises ValueError for a length below 1, and as `fixed_points` does.
+    were. `partial` is called with the result so far after each length but the last. Raises ValueError for a length
+    below 1, and as `fixed_points` does.
     """
     system, limits, wanted = probe.system_of(source, held, layer), limits or Limits(), sorted(set(lengths))
     if not wanted or wanted[0] < 1:
         raise ValueError(f"cycles of lengths {list(lengths)} were asked for; give lengths of 1 or more")
     other = system.shuffled(seed) if control == "shuffled" and system.shuffled is not None else None
     tick = progress or (lambda done, total, what: None)
-    both = [one for one in (other, system) if one is not None]
-    result: KCycles | None = None
-    for i, one in enumerate(both):
+    both = []
+    for one in (x for x in (other, system) if x is not None):
         start = random_carries(one, n_initial, seed) if initial is None else as_carries(initial, one.size, "carries")
         provenance = Provenance(
             model=one.model or one.name,
@@ -146,57 +154,68 @@ def cycles(
             settings={"held": one.held, "lengths": wanted, "initial": len(start), "rounds": rounds, "dtype": "float64"},
             control="recurrent weights shuffled within each gate, one draw" if one is system and other else None,
         )
+        both.append(_Searching(one, start, limits, rounds, provenance))
 
-        def told(done: int, what: str, i: int = i) -> None:
-            tick(i * len(wanted) + done, len(both) * len(wanted), what)
+    def result() -> KCycles:
+        *before, last = both
+        return last.result(before[0].result(None) if before else None)
 
-        result = _search(one, wanted, start, rounds, limits, seed, result, provenance, told)
-    assert result is not None
-    return result
-
-
-def _search(
-    system: System,
-    wanted: list[int],
-    start: Tensor,
-    rounds: int,
-    limits: Limits,
-    seed: int,
-    control: KCycles | None,
-    provenance: Provenance,
-    told: Any,
-) -> KCycles:
-    rows, hits, spectra, speeds = [], [], [], []
-    escaped, failed = [], []
     for i, k in enumerate(wanted):
-        told(i, f"cycles of length {k}")
-        around = iterated(system, k)
-        found = search(around, start, limits, slow_below=0.0, rounds=rounds, most=256, seed=seed)
-        for cycle, count in _grouped(system, around, found.points, found.hits, k, limits):
-            rows.append(cycle)
-            hits.append(count)
-            spectra.append(eigenvalues(around, cycle[:1], limits.dense_up_to)[0])
-            speeds.append(float(around.speed(cycle).max()))
-        escaped.append(found.ends["escaped"])
-        failed.append(found.ends["failed"])
-    told(len(wanted), "done")
-    periods = np.array([len(row) for row in rows], dtype=np.int64)
-    none = torch.zeros(0, system.size, dtype=torch.complex128)
-    return KCycles(
-        system=system.name,
-        held=system.held,
-        searched=wanted,
-        periods=periods,
-        points=(torch.cat(rows) if rows else torch.zeros(0, system.size, dtype=torch.float64)).numpy(),
-        of=np.repeat(np.arange(len(rows)), periods),
-        multipliers=(pad(spectra) if spectra else none).numpy(),
-        speeds=np.array(speeds),
-        hits=np.array(hits, dtype=np.int64),
-        escaped=np.array(escaped),
-        failed=np.array(failed),
-        control=control,
-        provenance=provenance,
-    )
+        for j, one in enumerate(both):
+            tick(i * len(both) + j, len(both) * len(wanted), f"cycles of length {k}")
+            one.search(k, seed)
+        if partial is not None and i + 1 < len(wanted):
+            partial(result())
+    tick(len(both) * len(wanted), len(both) * len(wanted), "done")
+    return result()
+
+
+class _Searching:
+    """What the search of one system has found, length by length."""
+
+    def __init__(self, system: System, start: Tensor, limits: Limits, rounds: int, provenance: Provenance) -> None:
+        self.system, self.start, self.limits, self.rounds, self.provenance = system, start, limits, rounds, provenance
+        self.searched: list[int] = []
+        self.rows: list[Tensor] = []
+        self.spectra: list[Tensor] = []
+        self.hits: list[int] = []
+        self.speeds: list[float] = []
+        self.escaped: list[int] = []
+        self.failed: list[int] = []
+
+    def search(self, k: int, seed: int) -> None:
+        """Add the cycles of length `k`."""
+        around = iterated(self.system, k)
+        found = search(around, self.start, self.limits, slow_below=0.0, rounds=self.rounds, most=256, seed=seed)
+        for cycle, count in _grouped(self.system, around, found.points, found.hits, k, self.limits):
+            self.rows.append(cycle)
+            self.hits.append(count)
+            self.spectra.append(eigenvalues(around, cycle[:1], self.limits.dense_up_to)[0])
+            self.speeds.append(float(around.speed(cycle).max()))
+        self.escaped.append(found.ends["escaped"])
+        self.failed.append(found.ends["failed"])
+        self.searched.append(k)
+
+    def result(self, control: KCycles | None) -> KCycles:
+        """What there is so far."""
+        size, rows = self.system.size, self.rows
+        periods = np.array([len(row) for row in rows], dtype=np.int64)
+        none = torch.zeros(0, size, dtype=torch.complex128)
+        return KCycles(
+            system=self.system.name,
+            held=self.system.held,
+            searched=list(self.searched),
+            periods=periods,
+            points=(torch.cat(rows) if rows else torch.zeros(0, size, dtype=torch.float64)).numpy(),
+            of=np.repeat(np.arange(len(rows)), periods),
+            multipliers=(pad(self.spectra) if rows else none).numpy(),
+            speeds=np.array(self.speeds),
+            hits=np.array(self.hits, dtype=np.int64),
+            escaped=np.array(self.escaped),
+            failed=np.array(self.failed),
+            control=control,
+            provenance=self.provenance,
+        )
 
 
 def _grouped(

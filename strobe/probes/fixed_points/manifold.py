@@ -4,6 +4,7 @@ A saddle of index 1 has a curve of two branches; which two attractors they join 
 Barak 2013). Of a saddle of higher index only the curves tangent to its eigenvectors are drawn, a part of a surface.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from strobe.core.provenance import Provenance
 from strobe.core.result import Result
 from strobe.probes.fixed_points.basin import check_same
 from strobe.probes.fixed_points.classify import MARGINAL
-from strobe.probes.fixed_points.probe import system_of
+from strobe.probes.fixed_points.probe import Tick, system_of
 from strobe.probes.fixed_points.result import FixedPoints
 from strobe.probes.fixed_points.rolling import NAMES, roll_out
 from strobe.probes.fixed_points.system import System
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # How far along the eigenvector a branch begins, relative to 1 + the largest entry of the saddle.
 _START = 1e-5
+# Saddles whose branches are followed together: between two of these lots a run can be cut short.
+_LOT = 4
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class UnstableManifolds(Result):
     `attractors` [k, size], its points `which_attractors` [k]. For each branch: `of` [branch] the saddle, `eigenvalues`
     [branch] along which it leaves, `sides` [branch] +1 or -1, `ends` [branch] the attractor it comes to (or -1, -2, -3
     as in `Basins`), `paths` [branch, time, size]. `near` [branch]: whether that attractor is, of all, among the 2^index
-    nearest to the saddle, the control: what geometry alone would say.
+    nearest to the saddle, the control: what geometry alone would say. Of a run that was cut short, the saddles that
+    were reached.
     """
 
     system: str
@@ -53,6 +57,12 @@ class UnstableManifolds(Result):
     ends: Int[np.ndarray, " branch"]
     near: np.ndarray
     paths: Float64[np.ndarray, "branch time size"]
+
+    @property
+    def partial(self) -> str:
+        """How many of the saddles were reached, in words; empty where all were."""
+        asked = self.provenance.settings.get("saddles", len(self.saddles))
+        return "" if len(self.saddles) == asked else f"cut short after {len(self.saddles)} of {asked} saddles"
 
     @property
     def agreement(self) -> float:
@@ -98,6 +108,7 @@ class UnstableManifolds(Result):
             "saddles",
             f"  {arrived} come to a stable point, {self.agreement:.0%} to one next to their saddle (control: of "
             f"{len(self.attractors)} stable points, the two nearest to a saddle of index 1, four of index 2, ...)",
+            *([f"  {self.partial}"] if self.partial else []),
         ]
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])
 
@@ -111,12 +122,15 @@ def unstable_manifolds(
     layer: int | None = None,
     highest: int = 1,
     steps: int = 400,
+    progress: Tick | None = None,
+    partial: Callable[[UnstableManifolds], None] | None = None,
 ) -> UnstableManifolds:
     """Follow every growing direction of the saddles of index 1 to `highest` (1: curves, whole) until `steps` are done.
 
     `source`: what `points` was found for, given as there. A complex pair counts once, along its real part. The branch
-    of a negative eigenvalue changes sides at every step; every second carry of it is kept. Raises ValueError for points
-    of another system, and for a carry whose whole spectrum is not known.
+    of a negative eigenvalue changes sides at every step; every second carry of it is kept. `partial` is called with the
+    result so far after each four saddles but the last. Raises ValueError for points of another system, and for a carry
+    whose whole spectrum is not known.
     """
     system = system_of(source, held, layer)
     check_same(system, points)
@@ -130,6 +144,48 @@ def unstable_manifolds(
     chosen = (points.index >= 1) & (points.index <= highest) & np.array([k != "marginal" for k in points.kinds], bool)
     which, stable = np.nonzero(chosen)[0], np.nonzero(points.stable)[0]
     saddles, attractors = torch.from_numpy(points.points[which]), torch.from_numpy(points.points[stable])
+    settings = {"held": system.held, "highest": highest, "steps": steps, "saddles": len(which), "dtype": "float64"}
+    lots = [_follow(system, saddles[:0], attractors, points.index[:0], steps)]
+
+    def result(done: int) -> UnstableManifolds:
+        of, eigenvalues, sides, ends, near, paths = (torch.cat(parts) for parts in zip(*lots, strict=True))
+        return UnstableManifolds(
+            system=system.name,
+            held=system.held,
+            saddles=saddles[:done].numpy(),
+            which=which[:done],
+            indices=points.index[which[:done]],
+            attractors=attractors.numpy(),
+            which_attractors=stable,
+            of=of.numpy(),
+            eigenvalues=eigenvalues.numpy(),
+            sides=sides.numpy(),
+            ends=ends.numpy(),
+            near=near.numpy(),
+            paths=torch.where(paths.isfinite(), paths, torch.nan).numpy(),
+            provenance=Provenance(
+                model=system.model or system.name,
+                weights_hash=system.weights_hash,
+                settings=settings,
+                control="the attractors nearest to each saddle, without running the map",
+            ),
+        )
+
+    for first in range(0, len(which), _LOT):
+        if progress is not None:
+            progress(first, len(which), f"leaving {len(which)} saddles")
+        lot = slice(first, first + _LOT)
+        of, *rest = _follow(system, saddles[lot], attractors, points.index[which[lot]], steps)
+        lots.append((of + first, *rest))
+        if partial is not None and first + _LOT < len(which):
+            partial(result(first + _LOT))
+    return result(len(which))
+
+
+def _follow(
+    system: System, saddles: torch.Tensor, attractors: torch.Tensor, indices: np.ndarray, steps: int
+) -> tuple[torch.Tensor, ...]:
+    """(saddle, eigenvalue, side, end, whether that is near: [branch] each, the path [branch, time, size])."""
     of, eigenvalues, sides, starts = _branches(system, saddles)
     twice = (eigenvalues.real < 0) & (eigenvalues.imag == 0)
     path = [starts]
@@ -137,28 +193,8 @@ def unstable_manifolds(
         after = system.step(path[-1])
         path.append(torch.where(twice[:, None], system.step(after), after))
     ends = roll_out(system, path[-1], attractors, steps=max(steps, 64)).label
-    paths = torch.stack(path, 1)
-    return UnstableManifolds(
-        system=system.name,
-        held=system.held,
-        saddles=saddles.numpy(),
-        which=which,
-        indices=points.index[which],
-        attractors=attractors.numpy(),
-        which_attractors=stable,
-        of=of.numpy(),
-        eigenvalues=eigenvalues.numpy(),
-        sides=sides.numpy(),
-        ends=ends.numpy(),
-        near=_near(saddles, attractors, points.index[which], of, ends),
-        paths=torch.where(paths.isfinite(), paths, torch.nan).numpy(),
-        provenance=Provenance(
-            model=system.model or system.name,
-            weights_hash=system.weights_hash,
-            settings={"held": system.held, "highest": highest, "steps": steps, "dtype": "float64"},
-            control="the attractors nearest to each saddle, without running the map",
-        ),
-    )
+    near = torch.from_numpy(_near(saddles, attractors, indices, of, ends))
+    return of, eigenvalues, sides, ends, near, torch.stack(path, 1)
 
 
 def _branches(system: System, saddles: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -36,7 +36,7 @@ def cycles(r: "KCycles", dimensions: int, template: str) -> "plotly.graph_object
     note = escape_plotly(r.held)
     if r.control is not None:
         note += f"; control: {len(r.control.periods)} cycles"
-    return _finish(fig, f"KCycles of {escape_plotly(r.system)}", note, titles, dimensions, template)
+    return _finish(fig, f"KCycles of {escape_plotly(r.system)}", _said(r, note), titles, dimensions, template)
 
 
 def basins(r: "Basins", dimensions: int, template: str) -> "plotly.graph_objects.Figure":
@@ -65,7 +65,7 @@ def basins(r: "Basins", dimensions: int, template: str) -> "plotly.graph_objects
         marker={"symbol": "cross", "size": 11 if dimensions == 2 else 6, "color": colours[6]},
     )
     note = f"{escape_plotly(r.held)}; {r.agreement:.0%} end at the stable point nearest to them (control)"
-    return _finish(fig, f"Where carries of {escape_plotly(r.system)} end", note, titles, dimensions, template)
+    return _finish(fig, f"Where carries of {escape_plotly(r.system)} end", _said(r, note), titles, dimensions, template)
 
 
 def manifolds(r: "UnstableManifolds", dimensions: int, template: str) -> "plotly.graph_objects.Figure":
@@ -88,7 +88,9 @@ def manifolds(r: "UnstableManifolds", dimensions: int, template: str) -> "plotly
             marker=marker_of(i + 2, colours, dimensions),
         )  # fmt: skip
     note = f"{escape_plotly(r.held)}; {r.agreement:.0%} of the branches end at a stable point next to their saddle"
-    return _finish(fig, f"Unstable directions of {escape_plotly(r.system)}", note, titles, dimensions, template)
+    return _finish(
+        fig, f"Unstable directions of {escape_plotly(r.system)}", _said(r, note), titles, dimensions, template
+    )
 
 
 def continua(r: "Continua", dimensions: int, template: str) -> "plotly.graph_objects.Figure":
@@ -109,7 +111,13 @@ def continua(r: "Continua", dimensions: int, template: str) -> "plotly.graph_obj
         )
     title = f"Lines and rings that {escape_plotly(r.system)} leaves where they are"
     note = f"control: carries {r.step:g} beside each curve"
-    return _finish(fig, title, f"{escape_plotly(r.held)}; {note}" if r.held else note, titles, dimensions, template)
+    note = f"{escape_plotly(r.held)}; {note}" if r.held else note
+    return _finish(fig, title, _said(r, note), titles, dimensions, template)
+
+
+def _said(r: Any, note: str) -> str:
+    """`note`, and before it what is missing from a result that was cut short."""
+    return "; ".join(filter(None, (r.partial, note)))
 
 
 def _begin(points: np.ndarray, others: np.ndarray, dimensions: int) -> Any:

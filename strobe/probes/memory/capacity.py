@@ -51,6 +51,12 @@ class Capacity(Result):
     n: int
 
     @property
+    def partial(self) -> str:
+        """How many of the lengths were asked, in words; empty where all were."""
+        asked = len(self.provenance.settings.get("lengths", self.lengths))
+        return "" if len(self.lengths) == asked else f"cut short after {len(self.lengths)} of {asked} lengths"
+
+    @property
     def recalled(self) -> int | None:
         """T_recall: the largest length up to which the mean accuracy over depths stays above .95 from the shortest on;
         None where the shortest is not recalled."""
@@ -79,7 +85,8 @@ class Capacity(Result):
         )
         fig.update_xaxes(title_text="length (tokens)", type="category")
         fig.update_yaxes(title_text="depth (0: the beginning)", type="category")
-        note = f"{self.n} prompts a cell; another prompt's answer (control): {self.control.mean():.3f}"
+        said = f"{self.n} prompts a cell; another prompt's answer (control): {self.control.mean():.3f}"
+        note = "; ".join(filter(None, (self.partial, said)))
         fig.update_layout(title={"text": f"Capacity: {self.task}", "subtitle": {"text": note}}, margin={"t": 84})
         return figures.style(fig, template)
 
@@ -105,6 +112,7 @@ class Capacity(Result):
             f"{self.task}: {reach} (accuracy above .95), {self.n} prompts a cell",
             f"  accuracy {self.accuracy.min():.3f} to {self.accuracy.max():.3f}; another prompt's answer (control) "
             f"{self.control.mean():.3f}",
+            *([f"  {self.partial}"] if self.partial else []),
         ]
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])
 

@@ -34,6 +34,12 @@ class MitigationComparison(Result):
     rms: Float[np.ndarray, "runs whole_windows layers"]
     layers: tuple[int, ...]
 
+    @property
+    def partial(self) -> str:
+        """How many of the runs were finished, in words; empty where all were."""
+        asked = 1 + len(self.provenance.settings.get("mitigations", self.runs[1:]))
+        return "" if len(self.runs) >= asked else f"cut short after {len(self.runs)} of {asked} runs"
+
     def beyond(self, name: Literal["accuracy", "loss"] = "accuracy") -> Float[np.ndarray, " runs"]:
         """Mean of "accuracy" or "loss" over the last half of the windows beyond the training length; NaN without."""
         first = -(-self.train_length // self.window)
@@ -101,7 +107,8 @@ class MitigationComparison(Result):
             xanchor="left",
             font={"color": figures.CONTROL_COLOR, "size": 11},
         )
-        fig.update_layout(title={"text": title, "subtitle": {"text": self.verdict}}, margin={"t": 84}, height=440,
+        note = "; ".join(filter(None, (self.partial, self.verdict)))
+        fig.update_layout(title={"text": title, "subtitle": {"text": note}}, margin={"t": 84}, height=440,
                           legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})  # fmt: skip
         return figures.style(fig, template)
 
@@ -122,9 +129,7 @@ class MitigationComparison(Result):
 
     def summary(self) -> str:
         """The verdict, and each run's accuracy and loss far beyond training."""
-        asked = 1 + len(self.provenance.settings.get("mitigations", self.runs[1:]))
-        short = [f"cut short: {len(self.runs)} of {asked} runs"] if len(self.runs) < asked else []
-        lines = [*short, self.verdict]
+        lines = [*([self.partial] if self.partial else []), self.verdict]
         accuracy, loss = self.beyond("accuracy"), self.beyond("loss")
         for i, run in enumerate(self.runs):
             mark = " (control)" if i in self.controls else ""

@@ -50,7 +50,7 @@ def over_time(r: "CarryDiagnostics", what: str, layer: int | None, template: str
     fig.update_yaxes(title_text=axis, type="log" if log else "linear", exponentformat="power")
     _mark_training(fig, r.train_length)
     title = f"{what.capitalize()} along the input, layer {r.layers[at]} ({r.mixers[at]})"
-    return _finish(fig, title, "dotted grey: the same tokens shuffled", template)
+    return _finish(fig, r, title, "dotted grey: the same tokens shuffled", template)
 
 
 def outliers(r: "CarryDiagnostics", layer: int | None, template: str) -> "plotly.graph_objects.Figure":
@@ -73,7 +73,8 @@ def outliers(r: "CarryDiagnostics", layer: int | None, template: str) -> "plotly
     fig.update_layout(barmode="overlay")
     top = norms[-1].max() / max(float(np.median(norms[-1])), np.finfo(np.float32).tiny)
     title = f"Outlier channels, layer {r.layers[at]} ({r.mixers[at]})"
-    return _finish(fig, title, f"largest over median at the end: {top:.3g}; grey: within training (control)", template)
+    note = f"largest over median at the end: {top:.3g}; grey: within training (control)"
+    return _finish(fig, r, title, note, template)
 
 
 def beyond_range(r: "CarryDiagnostics", template: str) -> "plotly.graph_objects.Figure":
@@ -99,7 +100,7 @@ def beyond_range(r: "CarryDiagnostics", template: str) -> "plotly.graph_objects.
     fig.update_yaxes(title_text="units outside the range seen in training", tickformat=".0%", rangemode="tozero")
     _mark_training(fig, r.train_length)
     note = "range: even rows, within training; shares: odd rows"
-    return _finish(fig, "How far the carry leaves what training showed", note, template)
+    return _finish(fig, r, "How far the carry leaves what training showed", note, template)
 
 
 def loss(r: "CarryDiagnostics", template: str) -> "plotly.graph_objects.Figure":
@@ -117,7 +118,8 @@ def loss(r: "CarryDiagnostics", template: str) -> "plotly.graph_objects.Figure":
     fig.update_xaxes(title_text="position (tokens)", type="log")
     fig.update_yaxes(title_text="loss (nats per scored token)", rangemode="tozero")
     _mark_training(fig, r.train_length)
-    return _finish(fig, "Loss by position", "the dashed line is the forgetting criterion of Chen et al. 2024", template)
+    note = "the dashed line is the forgetting criterion of Chen et al. 2024"
+    return _finish(fig, r, "Loss by position", note, template)
 
 
 def _index(r: "CarryDiagnostics", layer: int | None) -> int:
@@ -147,6 +149,7 @@ def _mark_training(fig: Any, length: int) -> None:
                        xanchor="left", font={"color": figures.CONTROL_COLOR, "size": 11})  # fmt: skip
 
 
-def _finish(fig: Any, title: str, note: str, template: str) -> Any:
+def _finish(fig: Any, r: "CarryDiagnostics", title: str, note: str, template: str) -> Any:
+    note = "; ".join(filter(None, (r.partial, note)))
     fig.update_layout(title={"text": title, "subtitle": {"text": note}}, margin={"t": 84}, height=420)
     return figures.style(fig, template)

@@ -66,6 +66,12 @@ class CarryDiagnostics(Result):
     control_outside: Layers
     control_distance: Layers
 
+    @property
+    def partial(self) -> str:
+        """How many of the tokens were read, in words; empty where all were."""
+        asked = self.provenance.settings.get("time", self.time)
+        return "" if self.time >= asked else f"cut short after {self.time} of {asked} tokens"
+
     def explosion_ratio(self) -> list[Float[np.ndarray, " heads"]]:
         """Variance at the last position over the largest within the training length, by head (Chen et al. 2024, who
         draw the curve; the ratio is ours). NaN where no position lies within training or its variance is 0."""
@@ -162,9 +168,7 @@ class CarryDiagnostics(Result):
             f"carry along {self.time} tokens, {self.time / self.train_length:.3g} times the training length of "
             f"{self.train_length}, every {self.stride}"
         ]
-        asked = self.provenance.settings.get("time", self.time)
-        if self.time < asked:
-            lines.append(f"  cut short: {self.time} of {asked} tokens")
+        lines += [f"  {self.partial}"] if self.partial else []
         lives = self.half_life()
         for i, layer in enumerate(self.layers):
             norm, ratio = self.head_norm[i], self.explosion_ratio()[i]

@@ -10,7 +10,7 @@ So every curve is measured twice, the second time with noise of `noise` times th
 there was readable only because float32 is precise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,8 @@ class MemoryCurve(Result):
     """`r2` [lags] of the token `lags[i]` steps back, read from the carry after each token (lag 0 is the token just
     written); `noisy` [lags]: with noise of `noise` times the carry's root mean square; `control` [lags]: the tokens of
     another, unrelated row. `accuracy` [lags]: how often the largest readout is the right token, `chance` that of the
-    most frequent one. `size`: numbers the readout was given, of the `full_size` of the carry."""
+    most frequent one. `size`: numbers the readout was given, of the `full_size` of the carry. Of a run that was cut
+    short, the lags that were reached."""
 
     layer: int
     lags: tuple[int, ...]
@@ -48,6 +49,12 @@ class MemoryCurve(Result):
     noise: float
     size: int
     full_size: int
+
+    @property
+    def partial(self) -> str:
+        """How many of the lags were reached, in words; empty where all were."""
+        asked = len(self.provenance.settings.get("lags", self.lags))
+        return "" if len(self.lags) == asked else f"cut short after {len(self.lags)} of {asked} lags"
 
     @property
     def capacity(self) -> float:
@@ -71,7 +78,8 @@ class MemoryCurve(Result):
         fig.update_yaxes(
             title_text="R² of a linear readout, held out", range=[min(-0.05, float(self.control.min())), 1.02]
         )
-        note = f"capacity {self.capacity:.2f} over {len(self.lags)} lags; {self.size} of {self.full_size} numbers read"
+        said = f"capacity {self.capacity:.2f} over {len(self.lags)} lags; {self.size} of {self.full_size} numbers read"
+        note = "; ".join(filter(None, (self.partial, said)))
         title = {"text": f"Memory curve of layer {self.layer}", "subtitle": {"text": note}}
         fig.update_layout(title=title, margin={"t": 84}, height=400)
         return figures.style(fig, template)
@@ -91,6 +99,7 @@ class MemoryCurve(Result):
             f"({noisy:.3f} with noise of {self.noise:g} of the carry's size)",
             f"  another row's tokens (control): {np.clip(self.control, 0, None).sum():.3f}",
             "  a linear readout does not mind scale: what only the first figure has, the model may be unable to use",
+            *([f"  {self.partial}"] if self.partial else []),
         ]
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])
 
@@ -105,13 +114,14 @@ def memory_curve(
     ridge: float = 1e-6,
     seed: int = 0,
     progress: Tick | None = None,
+    partial: Callable[[MemoryCurve], None] | None = None,
 ) -> MemoryCurve:
     """The memory curve of `layer` along `inputs` [rows, time], token ids, best drawn independently.
 
     The readout is fitted on the first half of the rows and judged on the second. `ridge`: penalty relative to the
-    carry's mean variance. Raises ValueError for fewer than four rows, numbers for tokens, a layer without a recurrence,
-    a lag the inputs are
-    too short for, or fewer carries to fit on than twice the numbers read.
+    carry's mean variance. `partial` is called with the lags so far after each but the last. Raises ValueError for fewer
+    than four rows, numbers for tokens, a layer without a recurrence, a lag the inputs are too short for, or fewer
+    carries to fit on than twice the numbers read.
     """
     x = as_inputs(model, inputs)
     rows, time = x.shape[:2]
@@ -133,6 +143,20 @@ def memory_curve(
             "heart; give more or longer rows"
         )
     found = {name: np.zeros(len(wanted)) for name in ("r2", "noisy", "control", "accuracy")}
+    settings = {"layer": layer, "lags": wanted, "rows": rows, "time": time, "noise": noise, "ridge": ridge}
+
+    def result(done: int) -> MemoryCurve:
+        return MemoryCurve(
+            layer=layer,
+            lags=tuple(wanted[:done]),
+            **{name: values[:done].copy() for name, values in found.items()},
+            chance=float(max((tokens == name).mean() for name in names)),
+            noise=noise,
+            size=features.shape[2],
+            full_size=full,
+            provenance=provenance_of(model, seed=seed, settings=settings, control="the tokens of another row"),
+        )
+
     for i, lag in enumerate(wanted):
         ago = tokens[:, : time - lag] if lag else tokens
         said = (ago[..., None] == names).astype(np.float64)
@@ -140,19 +164,11 @@ def memory_curve(
         found["r2"][i], found["accuracy"][i] = _readout(features[:, lag:], said, half, ridge)
         found["noisy"][i] = _readout(shaken[:, lag:], said, half, ridge)[0]
         found["control"][i] = _readout(features[:, lag:], other, half, ridge)[0]
+        if partial is not None and i + 1 < len(wanted):
+            partial(result(i + 1))
         if progress is not None:
             progress(i + 1, len(wanted), f"lag {lag}")
-    settings = {"layer": layer, "lags": wanted, "rows": rows, "time": time, "noise": noise, "ridge": ridge}
-    return MemoryCurve(
-        layer=layer,
-        lags=tuple(wanted),
-        **found,
-        chance=float(max((tokens == name).mean() for name in names)),
-        noise=noise,
-        size=features.shape[2],
-        full_size=full,
-        provenance=provenance_of(model, seed=seed, settings=settings, control="the tokens of another row"),
-    )
+    return result(len(wanted))
 
 
 def _carries(model: Any, x: Any, layer: int, seed: int) -> tuple[np.ndarray, int]:

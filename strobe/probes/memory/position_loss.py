@@ -5,6 +5,7 @@ position is, so that a rising curve can be distance and not position. The contro
 fixed: the very same tokens, by the same model, from an empty carry every training length. It needs no recurrence.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class PositionLoss(Result):
     """`loss` (nats) and `accuracy` [windows] per scored token, windows of `window` tokens; NaN where none was scored.
-    `fresh_loss`, `fresh_accuracy`: the same tokens, read from an empty carry every `train_length` tokens."""
+    `fresh_loss`, `fresh_accuracy`: the same tokens, read from an empty carry every `train_length` tokens. Of a run that
+    was cut short, the windows that both had read."""
 
     train_length: int
     window: int
@@ -40,6 +42,12 @@ class PositionLoss(Result):
     accuracy: Float[np.ndarray, " windows"]
     fresh_loss: Float[np.ndarray, " windows"]
     fresh_accuracy: Float[np.ndarray, " windows"]
+
+    @property
+    def partial(self) -> str:
+        """How many of the tokens were read, in words; empty where all were."""
+        read, asked = len(self.loss) * self.window, self.provenance.settings.get("time", 0)
+        return "" if read >= asked else f"cut short after {read} of {asked} tokens"
 
     @property
     def forgetting_ratio(self) -> float:
@@ -72,9 +80,10 @@ class PositionLoss(Result):
         fig.add_vline(x=self.train_length, line={"color": figures.CONTROL_COLOR, "width": 1})
         fig.update_xaxes(title_text="position (tokens)", type="log")
         fig.update_yaxes(title_text="loss (nats per scored token)", rangemode="tozero")
-        note = (
-            f"the long past costs {self.harm:+.3g} nats a token beyond {self.train_length} tokens (negative: it helps)"
+        cost = (
+            f"the long past costs {self.harm:+.3g} nats a token beyond {self.train_length} tokens (below 0: it helps)"
         )
+        note = "; ".join(filter(None, (self.partial, cost)))
         fig.update_layout(title={"text": "Loss by position", "subtitle": {"text": note}}, margin={"t": 84}, height=400,
                           legend={"y": -0.22, "yanchor": "top", "x": 0, "xanchor": "left"})  # fmt: skip
         return figures.style(fig, template)
@@ -93,6 +102,7 @@ class PositionLoss(Result):
             f"loss by position over {len(self.loss) * self.window} tokens, training length {self.train_length}",
             f"  beyond it the long past costs {self.harm:+.4g} nats a token against reading afresh (below 0: it helps)",
             f"  largest loss beyond / within training: {self.forgetting_ratio:.3g} (cannot forget above 2)",
+            *([f"  {self.partial}"] if self.partial else []),
         ]
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])
 
@@ -106,11 +116,13 @@ def position_loss(
     window: int | None = None,
     piece: int = PIECE,
     progress: Tick | None = None,
+    partial: Callable[[PositionLoss], None] | None = None,
 ) -> PositionLoss:
     """Loss of `inputs` [batch, time] by position, as one long input and afresh every `train_length` tokens.
 
     `targets` [batch, time] (-100: not scored; None: the next token). `window`: tokens averaged over (None: a quarter
-    of the training length). Raises ValueError for inputs no longer than the training length, or nothing to score.
+    of the training length). `partial` is called, up to ten times, with the windows that both readings have finished.
+    Raises ValueError for inputs no longer than the training length, or nothing to score.
     """
     import torch
 
@@ -125,24 +137,34 @@ def position_loss(
         )
     time = x.shape[1]
     long, fresh = WindowMeans(time, width), WindowMeans(time, width)
-    tell = None if progress is None else lambda done: progress(done, 2 * time, "one long input")
-    for part in pieces(model, x, targets=scored, piece=piece, tick=tell):
-        long.add(part)
-    for start in range(0, time, length):
-        stop = min(start + length, time)
-        for part in pieces(model, x[:, start:stop], targets=scored[:, start:stop], piece=piece):
-            fresh.add(part.moved(start))
-        if progress is not None:
-            progress(time + stop, 2 * time, "afresh")
     settings = {"train_length": length, "window": width, "batch": x.shape[0], "time": time}
-    return PositionLoss(
-        train_length=length,
-        window=width,
-        loss=long.loss,
-        accuracy=long.accuracy,
-        fresh_loss=fresh.loss,
-        fresh_accuracy=fresh.accuracy,
-        provenance=provenance_of(
-            model, settings=settings, control="the same tokens from an empty carry every training length"
-        ),
-    )
+
+    def result(read: int) -> PositionLoss:
+        n = -(-time // width) if read == time else read // width
+        return PositionLoss(
+            train_length=length,
+            window=width,
+            loss=long.loss[:n],
+            accuracy=long.accuracy[:n],
+            fresh_loss=fresh.loss[:n],
+            fresh_accuracy=fresh.accuracy[:n],
+            provenance=provenance_of(
+                model, settings=settings, control="the same tokens from an empty carry every training length"
+            ),
+        )
+
+    afresh, told = 0, 0
+    # The two readings side by side: of a run that is cut short, the control is there as far as it came.
+    for part in pieces(model, x, targets=scored, piece=piece):
+        long.add(part)
+        while afresh < part.stop and (afresh + length <= part.stop or part.stop == time):
+            stop = min(afresh + length, time)
+            for other in pieces(model, x[:, afresh:stop], targets=scored[:, afresh:stop], piece=piece):
+                fresh.add(other.moved(afresh))
+            afresh = stop
+            if partial is not None and width <= afresh < time and 10 * (afresh - told) >= time:
+                told = afresh
+                partial(result(afresh))
+            if progress is not None:
+                progress(part.stop + afresh, 2 * time, "one long input, and afresh")
+    return result(time)

@@ -35,6 +35,12 @@ class EffectiveRemembrance(Result):
     control: Float[np.ndarray, " contexts"]
 
     @property
+    def partial(self) -> str:
+        """How many of the suffixes were tried, in words; empty where all were."""
+        asked = len(self.provenance.settings.get("lengths", self.lengths))
+        return "" if len(self.lengths) == asked else f"cut short after {len(self.lengths)} of {asked} suffixes"
+
+    @property
     def mean(self) -> Float[np.ndarray, " lengths"]:
         """Mean over contexts."""
         return self.distance.mean(1)
@@ -62,7 +68,8 @@ class EffectiveRemembrance(Result):
                       annotation_text="another context (control)")  # fmt: skip
         fig.update_xaxes(title_text="tokens kept before the prediction, T − t", type="log")
         fig.update_yaxes(title_text="total variation to the whole context", range=[0, 1])
-        note = f"{self.distance.shape[1]} contexts of {self.time} tokens; Buitrago & Gu 2025"
+        said = f"{self.distance.shape[1]} contexts of {self.time} tokens; Buitrago & Gu 2025"
+        note = "; ".join(filter(None, (self.partial, said)))
         fig.update_layout(
             title={"text": "Effective remembrance", "subtitle": {"text": note}}, margin={"t": 84}, height=400
         )
@@ -91,6 +98,7 @@ class EffectiveRemembrance(Result):
             f"  within .05 of the whole context's prediction: {said}",
             f"  after {self.lengths[0]} tokens {self.mean[0]:.3f}, after {self.lengths[-1]} {self.mean[-1]:.3f}; "
             f"another context (control) {self.control.mean():.3f}",
+            *([f"  {self.partial}"] if self.partial else []),
         ]
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])
 

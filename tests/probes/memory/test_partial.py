@@ -11,6 +11,8 @@ from strobe.probes.memory import (
     compare_mitigations,
     diagnose,
     effective_remembrance,
+    memory_curve,
+    position_loss,
     training_norms,
 )
 
@@ -43,7 +45,7 @@ def test_diagnostics_cut_short_are_those_of_the_tokens_read(native, tokens):
     # The last token read has a next one only in the longer input.
     np.testing.assert_array_equal(found.window_loss[:-1], fresh.window_loss[:-1])
     assert len(found.window_loss) == 10 and np.isfinite(found.window_loss).all()
-    assert "cut short: 40 of 80 tokens" in found.summary() and "cut short" not in fresh.summary()
+    assert "cut short after 40 of 80 tokens" in found.summary() and "cut short" not in fresh.summary()
     assert found.figure("retention").data and found.loss_figure().data
 
 
@@ -54,6 +56,36 @@ def test_remembrance_cut_short_has_the_suffixes_that_were_tried(native, tokens):
     assert found.lengths.tolist() == [1, 4]
     np.testing.assert_array_equal(found.distance, fresh.distance)
     np.testing.assert_array_equal(found.control, fresh.control)
+    assert "cut short after 2 of 3 suffixes" in found.summary() and not fresh.partial
+
+
+def test_loss_by_position_cut_short_has_the_windows_that_both_readings_finished(native, tokens):
+    model, x = native("mamba2"), tokens(3, 80)
+
+    def ask(n, **how):
+        return position_loss(model, x[:, :n], train_length=12, window=5, piece=20, **how)
+
+    # Told after each fresh segment of 12: the fourth has been read, 48 tokens of both.
+    found, fresh = cut(lambda **how: ask(80, **how), 4), ask(80)
+    for name in ("loss", "accuracy", "fresh_loss", "fresh_accuracy"):
+        assert len(getattr(found, name)) == 9
+        np.testing.assert_array_equal(getattr(found, name), getattr(fresh, name)[:9])
+    assert np.isfinite(found.harm) and found.harm != fresh.harm
+    assert "cut short after 45 of 80 tokens" in found.summary() and not fresh.partial
+    assert found.figure().layout.title.subtitle.text.startswith("cut short after 45 of 80 tokens")
+
+
+def test_a_memory_curve_cut_short_has_the_lags_that_were_read(native, tokens):
+    model, x = native("gru"), tokens(40, 12)
+
+    def ask(lags, **how):
+        return memory_curve(model, x, 0, lags=lags, **how)
+
+    found, fresh = cut(lambda **how: ask([0, 1, 2, 5], **how), 3), ask([0, 1, 2])
+    assert found.lags == (0, 1, 2)
+    for name in ("r2", "noisy", "control", "accuracy"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(fresh, name))
+    assert "cut short after 3 of 4 lags" in found.summary() and not fresh.partial
 
 
 def test_capacity_cut_short_has_the_lengths_that_were_asked(native, tokens):
@@ -70,6 +102,7 @@ def test_capacity_cut_short_has_the_lengths_that_were_asked(native, tokens):
     assert found.lengths == (6,)
     np.testing.assert_array_equal(found.accuracy, fresh.accuracy)
     np.testing.assert_array_equal(found.control, fresh.control)
+    assert "cut short after 1 of 2 lengths" in found.summary() and not fresh.partial
 
 
 def test_a_comparison_cut_short_before_its_control_gives_no_verdict(native, tokens):
@@ -84,7 +117,7 @@ def test_a_comparison_cut_short_before_its_control_gives_no_verdict(native, toke
     found, fresh = cut(ask, 4), ask()
     assert found.runs == fresh.runs[:3] and fresh.runs[3].startswith("swap")
     np.testing.assert_array_equal(found.accuracy, fresh.accuracy[:3])
-    assert "cut short: 3 of 4 runs" in found.summary() and "cut short" not in fresh.summary()
+    assert "cut short after 3 of 4 runs" in found.summary() and "cut short" not in fresh.summary()
     fallen = fresh.accuracy.copy()
     fallen[0], fallen[1] = [1, *[0.2] * 5], 1
     made = type(found)(**{**vars(found), "accuracy": fallen[:3]})
