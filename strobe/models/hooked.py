@@ -100,6 +100,15 @@ class StateContract(nn.Module):
         """Same as `forward`."""
         return super().__call__(*args, **kwargs)
 
+    def remove_all_hook_fns(
+        self, direction: str = "both", including_permanent: bool = False, level: int | None = None
+    ) -> None:
+        """As TransformerLens's, of the points that have any hook: going over all of them after every pass costs as
+        much as running a small layer."""
+        for point in self.hook_dict.values():
+            if point.fwd_hooks or point.bwd_hooks:
+                point.remove_hooks(direction, including_permanent=including_permanent, level=level)
+
     def state_after(self, inputs: Any, state: ModelState | None = None, **kwargs: Any) -> ModelState:
         """Everything needed to go on after `inputs` (and before them, where `state` is given)."""
         with torch.no_grad():

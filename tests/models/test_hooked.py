@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from transformer_lens import HookedRootModule
 
 import strobe.core.memory
 from strobe.core.errors import CaptureTooLarge, HookError
@@ -59,6 +60,36 @@ def test_a_cached_run_computes_the_same_and_leaves_nothing_behind(model, tokens,
     assert not any(point.has_hooks() for point in model.hook_dict.values())
     assert all(carrier.run is None for carrier in model.carriers.values())
     assert {n for n in model.hook_dict if n not in cache} == {f"blocks.{i}.mixer.hook_carry" for i in (0, 2, 3)}
+
+
+@pytest.mark.parametrize("remove", ["ours", "TransformerLens's"])
+@pytest.mark.parametrize("direction", ["fwd", "bwd", "both"])
+def test_removing_hooks_is_transformer_lens_s(model, monkeypatch, remove, direction):
+    """Both orders: what theirs leaves is written down here, and ours has to leave the same."""
+    if remove != "ours":
+        monkeypatch.setattr(HookedLM, "remove_all_hook_fns", HookedRootModule.remove_all_hook_fns)
+    read, carry = (model.hook_dict[f"blocks.0.mixer.hook_{name}"] for name in ("read", "carry"))
+
+    def counts():
+        return [len(hooks) for point in (read, carry) for hooks in (point.fwd_hooks, point.bwd_hooks)]
+
+    def nothing(value, hook):
+        pass
+
+    read.add_perma_hook(nothing)
+    try:
+        both = {"fwd_hooks": [(read.name, nothing), (carry.name, nothing)], "bwd_hooks": [(read.name, nothing)]}
+        with model.hooks(**both):
+            with model.hooks(**both):
+                assert counts() == [3, 2, 2, 0]
+            assert counts() == [2, 1, 1, 0]
+            model.remove_all_hook_fns(direction)
+            left = {"fwd": [1, 1, 0, 0], "bwd": [2, 0, 1, 0], "both": [1, 0, 0, 0]}[direction]
+            assert counts() == left
+        assert counts() == [1, 0, 0, 0]
+    finally:
+        read.remove_hooks("both", including_permanent=True)
+    assert not any(point.has_hooks() for point in model.hook_dict.values())
 
 
 @pytest.mark.parametrize(
