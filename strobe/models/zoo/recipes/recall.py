@@ -23,11 +23,11 @@ _SEGMENT, _SEEDS, _FURTHER_STEPS = 64, (0, 1, 2), 100
 _CURE = ("none (control)", *STARTS)
 
 
-def _config(segments: int, *, seed: int = 0, state: int = 32) -> ModelConfig:
+def _config(segments: int, *, seed: int = 0, state: int = 32, layers: int = 1) -> ModelConfig:
     return ModelConfig(
         d_model=64,
         d_vocab=49,
-        layers=["mamba2"],
+        layers=["mamba2"] * layers,
         mixer_options={"mamba2": {"heads": 4, "head_dim": 32, "state": state}},
         mlp="none",
         n_ctx=_SEGMENT * segments,
@@ -112,6 +112,7 @@ _SWEEPS = {
     1: [
         ("state of 8", 1, _config(1, state=8)),
         ("state of 128", 1, _config(1, state=128)),
+        ("two layers", 1, _config(1, layers=2)),
     ],
     2: [(f"windows of 4, seed {seed}", 4, _config(4, seed=seed)) for seed in _SEEDS[:2]],
 }

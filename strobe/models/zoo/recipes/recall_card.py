@@ -35,7 +35,7 @@ def tables(stored: Mapping[str, HookedLM], untrained: HookedLM) -> list[dict[str
         "rows": rows,
         "note": "Accuracy over scored tokens; every answer lies within the query's own segment, so the distance is "
         "the same everywhere. Retention: exp of the sum of ln alpha over a segment, mean over segments, smallest and "
-        "largest head of the first layer. RMS of the memory at the end of the last segment over that of the first. "
+        "largest head of any layer. RMS of the memory at the end of the last segment over that of the first. "
         "Control: the untrained model; chance is 1/32 = .031.",
     }  # fmt: skip
     return [collapse, _causal(stored["seed 0"])]
@@ -65,14 +65,15 @@ def _by_segment(logits: torch.Tensor, targets: torch.Tensor) -> Float[np.ndarray
 
 def _row(name: str, model: HookedLM) -> list[Any]:
     inputs, targets = _draw(_SEGMENTS)
-    decay, state = "blocks.0.mixer.hook_decay", "blocks.0.mixer.hook_state"
+    mixers = [f"blocks.{layer}.mixer" for layer in range(len(model.config.layers))]
+    decays, states = ([f"{mixer}.{hook}" for mixer in mixers] for hook in ("hook_decay", "hook_state"))
     with torch.no_grad():
         logits, cache = model.run_with_cache(
-            inputs, names_filter=[decay, state], states=slice(_LENGTH - 1, None, _LENGTH)
+            inputs, names_filter=[*decays, *states], states=slice(_LENGTH - 1, None, _LENGTH)
         )
     accuracy = _by_segment(logits, targets)
-    heads = cache[decay].unflatten(1, (-1, _LENGTH)).sum(2).mean((0, 1)).exp()
-    sizes = _head_rms(cache[state])
+    heads = torch.cat([cache[decay].unflatten(1, (-1, _LENGTH)).sum(2).mean((0, 1)).exp() for decay in decays])
+    sizes = torch.cat([_head_rms(cache[state]) for state in states], dim=1)
     means = [round(float(accuracy[slice(*r)].mean()), 3) for r in _RANGES.values()]
     retention = f"{float(heads.min()):.3f} to {float(heads.max()):.3f}"
     return [name, *means, retention, round(float((sizes[-1] / sizes[0]).max()), 2)]
