@@ -29,13 +29,14 @@ def rms_of(model: HookedLM) -> float:
 def tables(stored: Mapping[str, HookedLM], untrained: HookedLM) -> list[dict[str, Any]]:
     """The tables of a card: every model of `stored` by segment, and the causal test on "seed 0"."""
     rows = [_row(name, model) for name, model in stored.items()] + [_row("untrained (control)", untrained)]
+    heads = "any layer" if any(len(m.config.layers) > 1 for m in stored.values()) else "the first layer"
     collapse = {
         "title": f"Behaviour by segment, {_ROWS} sequences of {_SEGMENTS} segments ({_SEGMENTS * _LENGTH:,} tokens)",
         "columns": ["", *_COLUMNS],
         "rows": rows,
         "note": "Accuracy over scored tokens; every answer lies within the query's own segment, so the distance is "
         "the same everywhere. Retention: exp of the sum of ln alpha over a segment, mean over segments, smallest and "
-        "largest head of any layer. RMS of the memory at the end of the last segment over that of the first. "
+        f"largest head of {heads}. RMS of the memory at the end of the last segment over that of the first. "
         "Control: the untrained model; chance is 1/32 = .031.",
     }  # fmt: skip
     return [collapse, _causal(stored["seed 0"])]
