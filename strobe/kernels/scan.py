@@ -91,11 +91,12 @@ class Family:
 
     def time(self, signals: Signals) -> int:
         """Number of tokens in `signals`."""
-        return next(
-            x.shape[1]
-            for f, x in zip(signals._fields, signals, strict=True)
-            if x is not None and f not in self.constants
-        )
+        return self.tokens(signals)[1]
+
+    def tokens(self, signals: Signals) -> tuple[int, int]:
+        """Sequences and tokens in each, (batch, time), of `signals`."""
+        x = next(x for f, x in zip(signals._fields, signals, strict=True) if x is not None and f not in self.constants)
+        return x.shape[0], x.shape[1]
 
     def slice(self, signals: Signals, start: int, stop: int) -> Signals:
         """The tokens [start, stop) of `signals`."""
@@ -156,6 +157,19 @@ def _refusal(run: Backend, device: torch.device, signals: Signals, carry: Carry,
     return run.refusal(device, signals, carry, readers) if isinstance(run, DeviceBackend) else None
 
 
+def _fitting(mask: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:
+    """`mask` for every sequence and token. A kernel takes its strides from the signals, and would read past a smaller
+    one."""
+    if mask.device != device:
+        raise ValueError(f"a mask on {mask.device} was given beside signals on {device}; move it there")
+    if mask.ndim != 2 or mask.shape[0] not in (1, size[0]) or mask.shape[1] != size[1]:
+        raise ValueError(
+            f"a mask of shape {list(mask.shape)} was given for {size[0]} sequences of {size[1]} tokens; give one of "
+            f"{list(size)}"
+        )
+    return mask.expand(size)
+
+
 def scan(
     family: Family,
     signals: Signals,
@@ -174,7 +188,7 @@ def scan(
     `edits`: honoured exactly, in the order given. `readers`: constant vectors in the query slot (see the family); like
     the read, a reader's answer at an edited position is from before the edit.
     `mask` [batch, time]: where False, the token is padding and the carry passes unchanged.
-    Gradients flow through all of it. Raises ValueError for an unknown backend or an edit that does not fit, and
+    Gradients flow through all of it. Raises ValueError for an unknown backend, an edit or a mask that does not fit, and
     IndexError for a position outside the sequence.
     """
     time = family.time(signals)
@@ -186,7 +200,7 @@ def scan(
     run = family.backends[name]
     wanted = resolve_positions(capture, time)
     if mask is not None:
-        signals = family.hold(signals, mask)
+        signals = family.hold(signals, _fitting(mask, family.tokens(signals), device))
     inside, cuts = _inside_and_cuts(run, edits_by_position(edits, time), signals, carry)
 
     segments: list[Segment] = []

@@ -229,6 +229,18 @@ def test_padding_leaves_every_real_token_unchanged(case, where):
 
 
 @every_case
+def test_a_mask_that_does_not_fit_is_refused_and_one_row_is_every_sequences(case):
+    it, signals, carry = problem(case, time=5)
+    row = torch.tensor([[True, True, False, True, False]])
+    assert torch.equal(scan(it, signals, carry, mask=row).read, scan(it, signals, carry, mask=row.repeat(2, 1)).read)
+    for mask in (row[:, :4], row.repeat(3, 1), row[0]):
+        with pytest.raises(ValueError, match=r"a mask of shape .* was given for 2 sequences of 5 tokens; give one of"):
+            scan(it, signals, carry, mask=mask)
+    with pytest.raises(ValueError, match="a mask on meta was given beside signals on cpu; move it there"):
+        scan(it, signals, carry, mask=row.to("meta"))
+
+
+@every_case
 @pytest.mark.parametrize("time", [1, 70])
 def test_gradients_equal_those_of_the_loop(case, time):
     it, signals, carry = problem(case, time=time)

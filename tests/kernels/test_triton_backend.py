@@ -113,3 +113,28 @@ def test_looks_name_every_position_and_edit_in_its_chunk_once():
     rows = [table[5 * i : 5 * i + 5] for i in range(4)]
     # (inside from, to, at the end, edits from, to)
     assert rows == [[0, 1, 1, 0, 1], [2, 3, 3, 1, 3], [4, 5, -1, 3, 3], [5, 6, -1, 3, 3]]
+
+
+def test_a_kernel_is_launched_on_the_gpu_of_its_tensors_and_not_on_the_current_one(monkeypatch):
+    from strobe.kernels.triton.device import launch
+
+    seen = []
+
+    class Current:
+        def __init__(self, on):
+            self.on = on
+
+        def __enter__(self):
+            seen.append(("enter", self.on))
+
+        def __exit__(self, *error):
+            seen.append(("exit", self.on))
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda **arguments: seen.append((grid, arguments))
+
+    monkeypatch.setattr(torch.cuda, "device", Current)
+    other = torch.device("cuda", 1)
+    launch(Kernel(), (3, 2), other, X=5)
+    assert seen == [("enter", other), ((3, 2), {"X": 5}), ("exit", other)]

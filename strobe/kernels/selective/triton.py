@@ -7,7 +7,7 @@ from torch import Tensor
 from strobe.kernels.edits import Edit, EditsAt
 from strobe.kernels.scan import Segment
 from strobe.kernels.selective.reference import SelectiveCarry, SelectiveSignals
-from strobe.kernels.triton.device import why_not_tensors
+from strobe.kernels.triton.device import why_not_shapes, why_not_tensors
 from strobe.kernels.triton.segments import edit_list, wants_gradient
 from strobe.kernels.triton_selective.launch import LARGEST_STATE
 from strobe.kernels.triton_selective.operator import selective_scan
@@ -21,7 +21,11 @@ def refusal(signals: SelectiveSignals, carry: SelectiveCarry, readers: Tensor | 
     state = signals.A.shape[1]
     if state > LARGEST_STATE:
         return f"a channel has {state} entries of state and the kernel holds {LARGEST_STATE}; take backend='chunked'"
-    return None
+    x, delta, B, C, A = signals
+    per_state = (*x.shape[:2], state)
+    return why_not_shapes(
+        {"delta": (delta, x.shape), "B": (B, per_state), "C": (C, per_state), "A": (A, (x.shape[2], state))}
+    )
 
 
 def takes(edit: Edit, signals: SelectiveSignals, carry: SelectiveCarry) -> bool:

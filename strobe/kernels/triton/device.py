@@ -1,7 +1,9 @@
 """Where a Triton kernel can run: on a CUDA device, or on a CPU in Triton's interpreter, which is for tests."""
 
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,3 +57,18 @@ def why_not_tensors(tensors: dict[str, Tensor | None]) -> str | None:
         if device.type == "cpu" and x.dtype != torch.float32:
             return f"{name} is {str(x.dtype).removeprefix('torch.')}, which the interpreter gets wrong; give float32"
     return None
+
+
+def why_not_shapes(given: Mapping[str, tuple[Tensor | None, tuple[int, ...]]]) -> str | None:
+    """Why tensors do not fit together, in words, from each one's name, itself and the shape that it has to have; None
+    where they do. A kernel takes strides from one of them: of a smaller one it would read what lies behind it."""
+    for name, (x, shape) in given.items():
+        if x is not None and tuple(x.shape) != tuple(shape):
+            return f"{name} is {list(x.shape)}, and beside the other signals it has to be {list(shape)}"
+    return None
+
+
+def launch(kernel: Any, grid: tuple[int, ...], on: torch.device, **arguments: Any) -> None:
+    """Run `kernel` on the GPU where its tensors are: Triton takes the current one, which may be another."""
+    with torch.cuda.device(on if on.type == "cuda" else -1):
+        kernel[grid](**arguments)

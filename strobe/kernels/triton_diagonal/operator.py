@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from strobe.kernels.triton.device import launch
 from strobe.kernels.triton.segments import count, segments
 
 # Channels of a program of one warp. By what compiling left in registers, not by time, as no GPU was at hand.
@@ -51,7 +52,10 @@ def diagonal_scan(
         return outputs[0], outputs[1], outputs[2]
     table = segments(time, None, positions, edited)
     every, last, captured = (as_pairs(x) for x in outputs)
-    scan_kernel[_grid(b)](
+    launch(
+        scan_kernel,
+        _grid(b),
+        b.device,
         A=as_pairs(a),
         B=as_pairs(b),
         H_FIRST=as_pairs(h),
@@ -92,7 +96,10 @@ def diagonal_scan_backward(d_every: Tensor, a: Tensor, h: Tensor, every: Tensor)
     if not every.numel():
         return outputs[0], outputs[1], outputs[2].zero_()
     d_a, d_b, d_h = (as_pairs(x) for x in outputs)
-    gradient_kernel[_grid(every)](
+    launch(
+        gradient_kernel,
+        _grid(every),
+        every.device,
         A=as_pairs(a),
         H_FIRST=as_pairs(h),
         H=as_pairs(every),

@@ -9,7 +9,7 @@ from torch import Tensor
 from strobe.kernels.chunks import heads_per_group, reader_rows
 from strobe.kernels.edits import Edit, EditsAt
 from strobe.kernels.scan import Segment
-from strobe.kernels.triton.device import why_not_tensors
+from strobe.kernels.triton.device import why_not_shapes, why_not_tensors
 from strobe.kernels.triton_matrix.operator import matrix_scan
 from strobe.kernels.triton_matrix.plan import LARGEST_KEY, plan
 
@@ -24,7 +24,13 @@ def refusal(signals: Any, carry: Any, readers: Tensor | None) -> str | None:
     key = carry.S.shape[-2]
     if key > LARGEST_KEY:
         return f"a head has {key} key channels and the kernel holds {LARGEST_KEY}; take backend='chunked'"
-    return None
+    batch, time, heads = signals.v.shape[:3]
+    per_head = signals.log_decay.ndim == 4
+    shapes = {"log_decay": (signals.log_decay, (batch, time, heads, *((key,) if per_head else ())))}
+    for name in ("q", "k", "a", "b"):
+        if (x := getattr(signals, name, None)) is not None:
+            shapes[name] = x, (batch, time, heads if name == "a" else x.shape[-2], key)
+    return why_not_shapes(shapes)
 
 
 def takes(edit: Edit, signals: Any, carry: Any) -> bool:
@@ -52,7 +58,7 @@ def run(
     q, k, v, log_decay, *low_rank = signals
     a, b = low_rank or (None, None)
     batch, time, heads, value = v.shape
-    for x in (q, k) if b is None else (q, b):
+    for x in (q, k, *(() if b is None else (b,))):
         heads_per_group(heads, x.shape[2])
     chunk = chunk or plan(rank, log_decay.ndim == 4, k.shape[3], value, v.dtype).chunk
     S = carry.S.broadcast_to(batch, heads, k.shape[3], value)

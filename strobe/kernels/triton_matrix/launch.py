@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from strobe.kernels.triton.device import interpreting
+from strobe.kernels.triton.device import launch as launch_on
 from strobe.kernels.triton_matrix.plan import Chunks, Plan, Tiles, as_table, chunks, looks, operands, plan, power_of_two
 
 
@@ -217,7 +218,7 @@ def constants(rank: int, channel: bool, key: int, chunk: int, dtype: torch.dtype
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], tiles: Tiles, **arguments: Any) -> None:
-    kernel[grid](**arguments, num_warps=tiles.warps, num_stages=tiles.stages)
+    launch_on(kernel, grid, arguments["K"].device, **arguments, num_warps=tiles.warps, num_stages=tiles.stages)
 
 
 def _plan(inputs: Inputs) -> Plan:

@@ -99,14 +99,14 @@ def forward_kernel(
             store_planes(SAVED, at, s0, s1, s2, s3, ok, PLANE, KEPT)
         if EDIT:
             while next_edit == t:
-                at = (e * FIELDS * HEADS + head) * DIM + dims
+                kinds = (e * FIELDS * HEADS + head) * DIM + dims
                 value = tl.load(VALUES + place(e * batch + rows, 0, 1, 0, 1, head, HEADS, dims, DIM), mask=ok, other=0)
-                h = edited_field(h, value, KINDS, at, dims, DIM)
+                h = edited_field(h, value, KINDS, kinds, dims, DIM)
                 if FIELDS > 1:
-                    c = edited_field(c, value, KINDS, at + PLANE, dims, DIM)
+                    c = edited_field(c, value, KINDS, kinds + PLANE, dims, DIM)
                 if FIELDS > 2:
-                    n = tl.where(ok, edited_field(n, value, KINDS, at + 2 * PLANE, dims, DIM), 1.0)
-                    m = edited_field(m, value, KINDS, at + 3 * PLANE, dims, DIM)
+                    n = tl.where(ok, edited_field(n, value, KINDS, kinds + 2 * PLANE, dims, DIM), 1.0)
+                    m = edited_field(m, value, KINDS, kinds + 3 * PLANE, dims, DIM)
                 e += 1
                 next_edit = tl.load(EDITED + 1 + e)
         if CAPTURE:  # noqa: SIM102 - the outer one is decided when compiling

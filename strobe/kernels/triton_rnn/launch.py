@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from strobe.kernels.triton.device import interpreting
+from strobe.kernels.triton.device import launch as launch_on
 from strobe.kernels.triton_matrix.plan import as_table, operands, power_of_two
 
 LARGEST_DIM = 128
@@ -189,7 +190,7 @@ def _shared(inputs: Inputs, asked: Asked) -> tuple[dict[str, Any], tuple[int, in
     tile = tiles(inputs.cell, dim, inputs.pre.dtype)
     device = inputs.pre.device
     shared = {
-        "MASK": None if inputs.mask is None else inputs.mask.to(torch.int8).contiguous(),
+        "MASK": None if inputs.mask is None else inputs.mask.to(torch.int8).expand(batch, time).contiguous(),
         "FIRST": inputs.first.contiguous(),
         "VALUES": asked.values.contiguous() if asked.values is not None else None,
         "KINDS": asked.kinds.contiguous() if asked.kinds is not None else None,
@@ -208,7 +209,7 @@ def _shared(inputs: Inputs, asked: Asked) -> tuple[dict[str, Any], tuple[int, in
 
 
 def _launch(kernel: Any, grid: tuple[int, int], warps: int, **arguments: Any) -> None:
-    kernel[grid](**arguments, num_warps=warps, num_stages=1)
+    launch_on(kernel, grid, arguments["FIRST"].device, **arguments, num_warps=warps, num_stages=1)
 
 
 def _count(number: int) -> Any:

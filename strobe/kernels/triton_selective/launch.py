@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from strobe.kernels.triton.device import launch
 from strobe.kernels.triton.segments import count, segments
 
 LARGEST_STATE = 256
@@ -86,7 +87,10 @@ def forward(inputs: Inputs, asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tenso
     inputs = inputs.contiguous()
     table = table_of(inputs.x.shape[1], asked)
     arguments, grid = _shared(inputs, table, len(asked.positions))
-    scan_kernel[grid](
+    launch(
+        scan_kernel,
+        grid,
+        inputs.x.device,
         **arguments,
         H_FIRST=inputs.h,
         VALUES=None if asked.values is None else asked.values.contiguous(),
@@ -123,7 +127,10 @@ def backward(inputs: Inputs, starts: Tensor, positions: list[int], given: tuple[
     d_B, d_C = empty(grid[1], batch, time, state), empty(grid[1], batch, time, state)
     d_A, d_h = empty(batch, channels, state), empty(batch, channels, state)
     d_readers = torch.zeros(batch, n_readers, channels, state, device=inputs.x.device)
-    gradient_kernel[grid](
+    launch(
+        gradient_kernel,
+        grid,
+        inputs.x.device,
         **arguments,
         STARTS=starts,
         D_Y=d_read.contiguous(),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from strobe.kernels.triton.device import launch
 from strobe.kernels.triton.segments import count, segments
 
 # Channels of a program of one warp, and tokens of which all loads come first. By what compiling left in registers, not
@@ -27,8 +28,8 @@ def _shapes(k: Tensor, positions: list[int], keep: bool) -> list[tuple[Any, ...]
     return [(batch, time, channels), *((batch, *n, 3, channels) for n in ((kept,), (), (len(positions),)))]
 
 
-def _bytes(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else mask.to(torch.uint8).contiguous()
+def _bytes(mask: Tensor | None, batch: int, time: int) -> Tensor | None:
+    return None if mask is None else mask.to(torch.uint8).expand(batch, time).contiguous()
 
 
 @torch.library.custom_op("strobe::wkv_scan", mutates_args=())
@@ -59,12 +60,15 @@ def wkv_scan(
     if not k.numel():
         return read, every, last, captured
     table = segments(time, None, positions, edited)
-    scan_kernel[_grid(k)](
+    launch(
+        scan_kernel,
+        _grid(k),
+        k.device,
         K=k.contiguous(),
         V=v.contiguous(),
         W=w.contiguous(),
         U=u.contiguous(),
-        MASK=_bytes(mask),
+        MASK=_bytes(mask, *k.shape[:2]),
         FIRST=carry.contiguous(),
         VALUES=None if values is None else values.contiguous(),
         KINDS=kinds,
@@ -112,12 +116,15 @@ def wkv_scan_backward(
     shapes = (k.shape, k.shape, (batch, channels), (batch, channels), carry.shape)
     d_k, d_v, d_w, d_u, d_carry = (torch.empty(s, dtype=torch.float32, device=k.device) for s in shapes)
     if k.numel():
-        gradient_kernel[_grid(k)](
+        launch(
+            gradient_kernel,
+            _grid(k),
+            k.device,
             K=k.contiguous(),
             V=v.contiguous(),
             W=w.contiguous(),
             U=u.contiguous(),
-            MASK=_bytes(mask),
+            MASK=_bytes(mask, *k.shape[:2]),
             FIRST=carry.contiguous(),
             EVERY=every,
             D_READ=d_read.contiguous(),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from strobe.kernels.edits import Edit, EditsAt
 from strobe.kernels.scan import Segment, scan
-from strobe.kernels.triton.device import why_not_tensors
+from strobe.kernels.triton.device import why_not_shapes, why_not_tensors
 from strobe.kernels.triton.segments import edit_list, wants_gradient
 from strobe.kernels.triton_wkv.operator import wkv_scan
 from strobe.kernels.wkv import WKV
@@ -22,7 +22,8 @@ def refusal(signals: WKVSignals, carry: WKVCarry, readers: Tensor | None) -> str
     reason = why_not_tensors({**numbers, **fields, "readers": readers})
     if reason is None and signals.mask is not None and signals.mask.device != signals.k.device:
         return f"the mask is on {signals.mask.device} and the keys on {signals.k.device}; move them to one"
-    return reason
+    k, channels = signals.k, signals.k.shape[2:]
+    return reason or why_not_shapes({"v": (signals.v, k.shape), "w": (signals.w, channels), "u": (signals.u, channels)})
 
 
 def takes(edit: Edit, signals: WKVSignals, carry: WKVCarry) -> bool:

@@ -71,6 +71,11 @@ def test_what_cannot_run_is_refused_with_the_backend_that_can():
         run(p._replace(signals=p.signals._replace(q=p.signals.q.expand(-1, -1, 3, -1))))
     with pytest.raises(IndexError, match="position 3 was asked for"):
         run(p, capture=[3])
+    short = p.signals._replace(k=p.signals.k[:, :2])
+    refused(r"k is \[1, 2, 1, 8\], and beside the other signals it has to be \[1, 3, 1, 8\]", signals=short)
+    delta = problem(CASES[2], time=3)
+    with pytest.raises(ValueError, match="3 groups cannot share 2 heads"):
+        run(delta._replace(signals=delta.signals._replace(k=delta.signals.k.repeat(1, 1, 2, 1)[:, :, :3])))
 
 
 def test_an_empty_batch():

@@ -175,6 +175,8 @@ def test_what_cannot_run_is_refused_with_the_backend_that_can():
         scan(p.family, p.family.slice(p.signals, 0, 0), p.carry, backend="triton")
     with pytest.raises(ValueError, match=r"on several devices.*B on meta.*move them to one"):
         run(p._replace(signals=p.signals._replace(B=p.signals.B.to("meta"))))
+    with pytest.raises(ValueError, match=r"C is \[1, 2, 5\], and beside the other signals it has to be \[1, 3, 5\]"):
+        run(p._replace(signals=p.signals._replace(C=p.signals.C[:, 1:])))
 
 
 def test_an_empty_batch():

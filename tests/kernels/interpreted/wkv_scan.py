@@ -202,6 +202,8 @@ def test_what_cannot_run_is_refused_and_an_empty_batch_is_not():
     p = problem(3)
     with pytest.raises(ValueError, match=r"'triton' was asked for.*k is float64.*backend='chunked'"):
         run([x.double() for x in p])
+    with pytest.raises(ValueError, match=r"v is \[\d, 2, 5\], and beside the other signals it has to be \[\d, 3, 5\]"):
+        run([p[0], p[1][:, 1:], *p[2:]])
     none = [*(x[:0] for x in p[:2]), *p[2:4], *(x[:0] for x in p[4:7]), p[7]]
     found = {name: tuple(x.shape) for name, x in outputs(run(none, capture=[1])).items()}
     each = {"num": (0, 5), "den": (0, 5), "max": (0, 5)}
