@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from strobe.dashboards import fetched_ahead
 from strobe.dashboards.app import PageFile
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ def routes(pages: Sequence[PageFile]) -> "list[Route]":
     from starlette.responses import HTMLResponse, RedirectResponse
     from starlette.routing import Route
 
-    index = Path(streamlit.__file__).parent / "static" / "index.html"
-    page = told_its_server(index.read_text(encoding="utf-8"))
+    static = Path(streamlit.__file__).parent / "static"
+    page = told_its_server((static / "index.html").read_text(encoding="utf-8"))
+    page = page.replace("</head>", fetched_ahead.links(static) + "</head>", 1)
 
     async def named(request: "Request") -> "Response":
         return HTMLResponse(page, headers={"Cache-Control": "no-cache"})

@@ -16,6 +16,8 @@ from urllib.parse import parse_qs, urlencode, urlparse
 
 import pytest
 
+from strobe.dashboards import fetched_ahead
+
 pytestmark = pytest.mark.browser
 
 TEXT = "def area(r):\n    return r * 2"
@@ -126,6 +128,20 @@ def test_a_deep_link_is_the_first_thing_a_fresh_server_is_asked_for(address, vis
     visit.page.get_by_role("heading", name="Lens", exact=True).wait_for()
     visit.shows_figure("predictions after token 2")
     visit.shows_text(TEXT)
+
+
+def test_what_every_page_shows_is_not_waited_for(address, visit, tiny):
+    # "ButtonGroup.CZAouSUd.js": the part of Streamlit's code that draws a row of buttons, and when it was asked for.
+    asked = """() => [performance.getEntriesByType("navigation")[0].domContentLoadedEventEnd,
+      performance.getEntriesByType("resource").map(e => [e.name.split("/").pop(), e.startTime])]"""
+    visit.page.goto(f"{address}/lens?{urlencode({'model': tiny, 'text': TEXT, 'position': 2})}")
+    visit.shows_figure("predictions after token 2")
+    loaded, parts = visit.page.evaluate(asked)
+    widgets = [(name.split(".")[0], at) for name, at in parts if name.split(".")[0] in fetched_ahead.WIDGETS]
+    assert {name for name, _ in widgets} == set(fetched_ahead.WIDGETS)
+    assert [name for name, at in widgets if at >= loaded] == []
+    # Plotly's 4.7 MB are not among them: they would be in everyone's way.
+    assert [at < loaded for name, at in parts if name.startswith("PlotlyChart")] == [False]
 
 
 def test_a_clicked_cell_is_selected_and_its_figure_downloaded(address, visit, tiny, tmp_path):

@@ -1,6 +1,7 @@
 """Oracle: a real server, asked over sockets as a browser and as a hostile page would ask it."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from strobe.dashboards import launcher
+from strobe.dashboards import fetched_ahead, launcher
 
 
 def free_port() -> int:
@@ -87,6 +88,27 @@ def test_a_page_knows_its_server_and_the_first_pages_name_leads_to_it(served):
     assert "allowedOrigins: [location.origin]" in page
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/start?text=a%26b", timeout=10) as answer:
         assert answer.url == f"http://127.0.0.1:{port}/?text=a%26b"
+
+
+def test_what_widgets_need_is_named_in_the_page_once_and_is_there(served):
+    port, _ = served
+    home = f"http://127.0.0.1:{port}"
+    with urllib.request.urlopen(f"{home}/lens", timeout=10) as answer:
+        head = answer.read().decode().partition("</head>")[0]
+    named = re.findall(r'<link rel="modulepreload" crossorigin href="\./(static/js/[^"]+)">', head)
+    assert len(named) == len(set(named))
+    for path in named:
+        with urllib.request.urlopen(f"{home}/{path}", timeout=10) as answer:
+            code = answer.read().decode()
+        # Whatever a part imports, in any of the ways the language has, is named too: the browser need not look for it.
+        for imported in re.findall(r'(?:from|import)\s*"\./([^"]+\.js)"', code):
+            assert imported in head
+
+
+def test_a_release_of_streamlit_without_a_widgets_part_is_said(tmp_path):
+    (tmp_path / "static" / "js").mkdir(parents=True)
+    with pytest.raises(ValueError, match="0 parts named BidiComponent, not one; install the release"):
+        fetched_ahead.links(tmp_path)
 
 
 def test_a_port_in_use_is_one_clear_line(served):
