@@ -73,7 +73,7 @@ def test_rows_against_flash_linear_attention():
     tiny = tuple(s._replace(heads=4, groups=2 if s.groups > 1 else 1, key=8, value=4) for s in matrix.SHAPES)
     for shape in tiny:
         signals = matrix.inputs(shape, 70, options(), torch.Generator().manual_seed(0))
-        theirs = matrix.theirs(shape, (simple_gla, gated_delta_rule))(signals)
+        theirs = matrix.theirs(shape, (simple_gla, gated_delta_rule))(matrix.prepared(shape, signals))
         torch.testing.assert_close(theirs, scan(shape.family, signals).read, rtol=1e-4, atol=1e-5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(carried, "functions", lambda folder: (simple_gla, gated_delta_rule))
