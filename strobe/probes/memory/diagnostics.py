@@ -8,7 +8,7 @@ None of it shows collapse by itself: that word needs a behavioural curve and an 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from strobe.probes.memory.diagnostics_result import CarryDiagnostics
 from strobe.probes.memory.mitigations import Mitigation
-from strobe.probes.memory.streaming import PIECE, Tick, as_inputs, next_token_targets, train_length_of
+from strobe.probes.memory.streaming import PIECE, Tick, as_inputs, train_length_of
 from strobe.probes.memory.watching import CarryWatch
 from strobe.probes.provenance import provenance_of
 from strobe.probes.states import recurrent_layers
@@ -118,9 +118,9 @@ def _layers(model: Any, asked: Sequence[int] | None) -> list[int]:
     return chosen
 
 
-def _targets(x: Tensor, given: Any) -> Tensor | None:
+def _targets(x: Tensor, given: Any) -> Tensor | Literal["next"] | None:
     if given is None:
-        return next_token_targets(x)
+        return None if x.is_floating_point() else "next"
     targets = torch.as_tensor(given).to(x.device)
     targets = targets[None] if targets.ndim == 1 else targets
     if targets.shape != x.shape[:2]:

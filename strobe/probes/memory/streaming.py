@@ -5,7 +5,7 @@ A model with attention keeps its keys and values, which do grow with the length;
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ def pieces(
     model: Any,
     inputs: Tensor,
     *,
-    targets: Tensor | None = None,
+    targets: Tensor | Literal["next"] | None = None,
     every: int | None = None,
     layers: Sequence[int] = (),
     looks: Callable[[int, int], list[int]] | None = None,
@@ -73,6 +73,7 @@ def pieces(
 ) -> Iterator[Piece]:
     """Run `inputs` in pieces, each from the carry the last one left (the first from `state`).
 
+    `targets`: "next" are the next tokens, as `next_token_targets` has them, of which no copy is made.
     `every`: capture the memory of `layers` after each `every`-th token. `looks(start, stop)`: positions of the stream
     at which hooks on ``hook_carry`` are called. `hooks`: as `run_with_hooks` takes them.
     """
@@ -102,10 +103,16 @@ def pieces(
             )
         kept = [wanted.index(p) for p in captured]
         memories = {} if not captured else {i: _at(cache[n], kept) for i, n in names.items()}
-        part = None if targets is None else targets[:, start:stop]
-        yield Piece(start, stop, logits, part, captured, memories)
+        yield Piece(start, stop, logits, _part(inputs, targets, start, stop), captured, memories)
         if tick is not None:
             tick(stop)
+
+
+def _part(inputs: Tensor, targets: Tensor | Literal["next"] | None, start: int, stop: int) -> Tensor | None:
+    if targets is None or isinstance(targets, Tensor):
+        return None if targets is None else targets[:, start:stop]
+    after = next_token_targets(inputs[:, start : stop + 1])
+    return None if after is None else after[:, : stop - start]
 
 
 def _at_looks(f: Callable[..., Any], positions: set[int]) -> Callable[..., Any]:
@@ -124,7 +131,10 @@ def losses(piece: Piece) -> tuple[Tensor, Tensor, Tensor]:
     nats = F.cross_entropy(
         piece.logits.flatten(0, 1).float(), piece.targets.flatten(), ignore_index=IGNORED, reduction="none"
     ).view_as(piece.targets)
-    right = (piece.logits.argmax(-1) == piece.targets) & scored
+    logits, targets = piece.logits, piece.targets.clamp(min=0)
+    # A right answer is as large as the largest; which one is the largest, asked everywhere, costs four times as much.
+    right = scored & (logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) == logits.amax(-1))
+    right[right.clone()] = logits[right].argmax(-1) == targets[right]
     return nats, right, scored
 
 

@@ -1,6 +1,6 @@
 """Collects what `CarryDiagnostics` holds while an input streams by: a few numbers a position, no carry is kept."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class CarryWatch:
         self._ranges = {i: carry_statistics.TrainingRange() for i in layers}
         self._refuse_too_much()
 
-    def run(self, *, targets: Tensor | None, piece: int, under: Mitigation, tick: Any = None) -> None:
+    def run(self, *, targets: Tensor | Literal["next"] | None, piece: int, under: Mitigation, tick: Any = None) -> None:
         """Stream the inputs, `piece` tokens at a time, `under` an intervention (a plain `Mitigation` does nothing)."""
         with under.open(self.model), changing(self.model, self._see_signals, self.linear):
             for part in pieces(self.model, self.inputs, targets=targets, every=self.stride, layers=self.layers,

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 import strobe
 from strobe.probes.memory import EffectiveRemembrance, PositionLoss, effective_remembrance, position_loss
 from strobe.probes.memory.remembrance import log_spaced
+from strobe.probes.memory.streaming import Piece, losses, next_token_targets, pieces
 
 
 def test_a_markov_model_remembers_nothing_before_its_order(native, tokens):
@@ -76,3 +77,25 @@ def test_position_loss_is_saved_drawn_and_refused(native, tokens, tmp_path):
     assert "(control)" in result.figure().data[0].name and len(result.to_frame()) == 10
     with pytest.raises(ValueError, match="found 16 tokens; give a longer input"):
         position_loss(model, x[:, :16])
+
+
+def test_a_right_answer_is_the_most_likely_token_and_a_tie_is_decided_as_it_always_is(native, tokens):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 50, 11, generator=generator).round()
+    logits[0, :20] = 0
+    targets = torch.randint(11, (3, 50), generator=generator)
+    targets[1, ::3] = -100
+    nats, right, scored = losses(Piece(0, 50, logits, targets))
+    # Rounded logits tie in most rows: equal to the largest is not the same as being the answer.
+    assert ((logits == logits.amax(-1, keepdim=True)).sum(-1) > 1).double().mean() > 0.3
+    assert torch.equal(right, (logits.argmax(-1) == targets) & (targets != -100))
+    assert torch.equal(scored, targets != -100)
+    expected = -logits.log_softmax(-1).gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(nats, expected.where(scored, torch.zeros(())))
+
+
+def test_the_next_tokens_need_no_copy_of_the_input(native, tokens):
+    model, x = native("mamba2"), tokens(2, 23)
+    parts = list(pieces(model, x, targets="next", piece=7))
+    assert torch.equal(torch.cat([p.targets for p in parts], 1), next_token_targets(x))
+    assert [p.targets.shape[1] for p in parts] == [7, 7, 7, 2]
