@@ -3,10 +3,11 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from strobe.commands.common import options
-from strobe.commands.common.opening import check_out, open_model, text_of, write
-from strobe.commands.common.progress import progress
+from strobe.commands.common.opening import check_out, open_model, text_of
+from strobe.commands.common.stopping import write_what_is_found
 
 SUMMARY = "depth as time: motion, phases, and surrogates of shared blocks"
 ORDER = 67
@@ -30,7 +31,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, say: Callable[[str], None]) -> None:
     """Follow the text given, or held-out library files, through depth; or fit surrogates."""
-    from strobe.probes.depth import block_recurrence, depth_dynamics
+    from strobe.probes.depth import DepthDynamics, block_recurrence, depth_dynamics
 
     check_out(args.out)
     if args.steps is not None and not args.shared:
@@ -41,13 +42,12 @@ def run(args: Namespace, say: Callable[[str], None]) -> None:
     model = open_model(args.model).model
     if args.shared:
         steps = args.steps or 200
-        result = block_recurrence(model, text, k=args.shared, steps=steps, seed=args.seed, progress=progress())
-        write(result, args.out, say)
+        ask = partial(block_recurrence, model, text, k=args.shared, steps=steps, seed=args.seed)
+        write_what_is_found(ask, args.out, say)
         return
-    result = depth_dynamics(model, text, seed=args.seed, progress=progress())
-    draw = {
-        "motion": result.figure,
-        "updates": result.update_figure,
-        "phases": partial(result.similarity_figure, "state", args.phases),
+    draw: dict[str, Callable[[DepthDynamics], Callable[..., Any]]] = {
+        "motion": lambda result: result.figure,
+        "updates": lambda result: result.update_figure,
+        "phases": lambda result: partial(result.similarity_figure, "state", args.phases),
     }
-    write(result, args.out, say, draw[args.show])
+    write_what_is_found(partial(depth_dynamics, model, text, seed=args.seed), args.out, say, draw[args.show])

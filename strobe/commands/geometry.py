@@ -3,10 +3,11 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from strobe.commands.common import options
-from strobe.commands.common.opening import check_out, open_model, text_of, write
-from strobe.commands.common.progress import progress
+from strobe.commands.common.opening import check_out, open_model, text_of
+from strobe.commands.common.stopping import write_what_is_found
 
 SUMMARY = "how much of each block's update its token alone says, and what the rest does"
 ORDER = 66
@@ -39,11 +40,12 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, say: Callable[[str], None]) -> None:
     """Measure the blocks, on the text given or on held-out library files, and write the result."""
-    from strobe.probes.geometry import layer_geometry
+    from strobe.probes.geometry import LayerGeometry, layer_geometry
 
     check_out(args.out)
     text = None if args.text is None and args.text_file is None else text_of(args)
-    result = layer_geometry(
+    ask = partial(
+        layer_geometry,
         open_model(args.model).model,
         text,
         layers=args.layers,
@@ -53,7 +55,9 @@ def run(args: Namespace, say: Callable[[str], None]) -> None:
         rank=args.rank,
         horizon=args.horizon,
         seed=args.seed,
-        progress=progress(),
     )
-    draw = result.correlation_figure if args.show == "correlation" else partial(result.figure, args.show)
-    write(result, args.out, say, draw)
+
+    def draw(result: LayerGeometry) -> Callable[..., Any]:
+        return result.correlation_figure if args.show == "correlation" else partial(result.figure, args.show)
+
+    write_what_is_found(ask, args.out, say, draw)

@@ -4,10 +4,11 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from strobe.commands.common import options
-from strobe.commands.common.opening import check_out, open_model, write
-from strobe.commands.common.progress import progress
+from strobe.commands.common.opening import check_out, open_model
+from strobe.commands.common.stopping import write_what_is_found
 
 SUMMARY = "which probes find what is true where a model's answer is not"
 ORDER = 62
@@ -36,19 +37,22 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, say: Callable[[str], None]) -> None:
     """Fit and test the probes and write the result."""
-    from strobe.probes.latent_knowledge import PROBES, latent_knowledge, load_problems, study_of
+    from strobe.probes.latent_knowledge import PROBES, LatentKnowledge, latent_knowledge, load_problems, study_of
 
     check_out(args.out)
     study = None if args.problems is None else load_problems(args.problems)
     model = open_model(args.model).model
-    result = latent_knowledge(
+    ask = partial(
+        latent_knowledge,
         model,
         study or study_of(model, seed=args.seed),
         point=args.point,
         layers=args.layers,
         probes=args.probes or PROBES,
         seed=args.seed,
-        progress=progress(),
     )
-    draw = result.transfer_figure if args.transfer else partial(result.figure, args.train_in, args.test_in)
-    write(result, args.out, say, draw)
+
+    def draw(result: LatentKnowledge) -> Callable[..., Any]:
+        return result.transfer_figure if args.transfer else partial(result.figure, args.train_in, args.test_in)
+
+    write_what_is_found(ask, args.out, say, draw)

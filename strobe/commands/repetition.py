@@ -2,11 +2,12 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from strobe.commands.common import options
-from strobe.commands.common.opening import check_out, open_model, text_of, write
-from strobe.commands.common.progress import progress
+from strobe.commands.common.opening import check_out, open_model, text_of
+from strobe.commands.common.stopping import write_what_is_found
 
 SUMMARY = "how a model repeats itself: texts, code, heads, reinforcement, loops, features"
 ORDER = 62
@@ -43,13 +44,13 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, say: Callable[[str], None]) -> None:
-    """Run the analysis asked for and write its result."""
+    """Run the analysis asked for and write its result, or what it had when Ctrl-C stopped it."""
     from strobe.dashboards import repetition_work
 
     check_out(args.out)
     settings = _settings(args)
     loaded = open_model(args.model)
-    write(repetition_work.run(loaded.model, args.what, settings, progress()), args.out, say)
+    write_what_is_found(partial(repetition_work.run, loaded.model, args.what, settings), args.out, say)
 
 
 def _settings(args: Namespace) -> dict[str, Any]:

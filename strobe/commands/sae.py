@@ -3,12 +3,14 @@
 import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from strobe.commands.common import options
 from strobe.commands.common.opening import check_out, open_model, text_of, write
 from strobe.commands.common.progress import progress
+from strobe.commands.common.stopping import stoppable, write_what_is_found
 from strobe.dashboards import features_work
 
 SUMMARY = "train a sparse autoencoder, measure it beside PCA, or look at its features"
@@ -36,12 +38,17 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--sae", metavar="FOLDER", help="a SAELens directory, or the name of a bundled one (default)")
     parser.add_argument(
         "--show",
-        choices=("evaluation", "atlas", "text"),
+        choices=("evaluation", "atlas", "text", "play"),
         default="evaluation",
-        help="what it keeps of the model; every feature; or what fires in --text (default: %(default)s)",
+        help="what it keeps of the model; every feature; what fires in --text; or --text continued with --feature "
+        "turned up, ablated, and a feature of equal activity turned up (default: %(default)s)",
     )
     options.text(parser, required=False)
     parser.add_argument("--feature", type=options.not_negative, help="the feature that the figure is about")
+    play = parser.add_argument_group("with --show play")
+    play.add_argument("--times", type=float, default=1.5, help="its largest activation (default: %(default)s)")
+    play.add_argument("--new-tokens", type=options.positive, default=32, help="(default: %(default)s)")
+    play.add_argument("--temperature", type=float, default=0.7, help="0 is greedy (default: %(default)s)")
     parser.add_argument(
         "--tokens", type=options.positive, default=16_384, help="held-out tokens that are read (default: %(default)s)"
     )
@@ -73,49 +80,106 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, say: Callable[[str], None]) -> None:
     """Train if asked, then write what is to be shown."""
     check_out(args.out)
-    if args.show == "text" and args.text is None and args.text_file is None:
-        raise ValueError("--show text was asked for, and no text was given; give --text or --text-file")
-    if args.train is not None and args.sae is not None:
-        raise ValueError("--train makes an autoencoder and --sae names one; give one of them")
+    _check(args)
     loaded = open_model(args.model)
     if args.train is None:
         sae, measured = _opened(args, loaded), None
     else:
         from strobe.probes.sae import make_sae
 
-        sae, training, measured = make_sae(
-            loaded.model,
-            features_work.python_text(loaded),
-            args.hook_name or f"blocks.{(loaded.n_layers - 1) // 2}.hook_resid_post",
-            args.train,
-            head=args.head,
-            config=_config(args),
-            stored_as=args.dtype,
-            run=args.run,
-            n_tokens=args.tokens,
-            command=_command(args),
-            on_progress=progress(),
-        )
+        with stoppable() as tick:
+            sae, training, measured = make_sae(
+                loaded.model,
+                features_work.python_text(loaded),
+                args.hook_name or f"blocks.{(loaded.n_layers - 1) // 2}.hook_resid_post",
+                args.train,
+                head=args.head,
+                config=_config(args),
+                stored_as=args.dtype,
+                run=args.run,
+                n_tokens=args.tokens,
+                command=_command(args),
+                on_progress=tick,
+            )
         say(training.summary())
         say(f"wrote {args.train}")
     _show(args, loaded, sae, measured, say)
 
 
-def _show(args: Namespace, loaded: Any, sae: Any, measured: Any, say: Callable[[str], None]) -> None:
-    from strobe.probes.sae import evaluate_sae, feature_atlas, feature_text
+def _check(args: Namespace) -> None:
+    """Raise ValueError for options that do not go together."""
+    if args.show in ("text", "play") and args.text is None and args.text_file is None:
+        raise ValueError(f"--show {args.show} was asked for, and no text was given; give --text or --text-file")
+    if args.show == "play" and args.feature is None:
+        raise ValueError("--show play turns a feature up, and none was named; give --feature")
+    if args.train is not None and args.sae is not None:
+        raise ValueError("--train makes an autoencoder and --sae names one; give one of them")
 
+
+def _show(args: Namespace, loaded: Any, sae: Any, measured: Any, say: Callable[[str], None]) -> None:
+    from strobe.probes.sae import evaluate_sae, feature_text
+
+    # Said before the text is read: the figure would find out only afterwards.
+    if args.feature is not None and args.feature >= sae.d_sae:
+        raise IndexError(
+            f"feature {args.feature} was asked for; this autoencoder has 0 to {sae.d_sae - 1}; choose one of those"
+        )
     if args.show == "text":
         asked = [] if args.feature is None else [args.feature]
         write(feature_text(loaded.model, sae, text_of(args), asked), args.out, say)
-        return
+    elif args.show == "atlas":
+        write_what_is_found(
+            _atlas_of(args, loaded, sae), args.out, say, lambda atlas: partial(atlas.figure, args.feature)
+        )
+    elif args.show == "play":
+        write_what_is_found(_play_of(args, loaded, sae), args.out, say)
+    else:
+        if measured is None:
+            text = features_work.python_text(loaded)
+            measured = evaluate_sae(
+                loaded.model, sae, text, n_tokens=args.tokens, seed=args.seed, on_progress=progress()
+            )
+        write(measured, args.out, say)
+
+
+def _atlas_of(args: Namespace, loaded: Any, sae: Any) -> Callable[..., Any]:
+    """Reads the features off held-out text: called with `progress` and `partial`."""
+    from strobe.probes.sae import feature_atlas
+
     text = features_work.python_text(loaded)
-    if args.show == "atlas":
-        atlas = feature_atlas(loaded.model, sae, text, n_tokens=args.tokens, seed=args.seed, on_progress=progress())
-        write(atlas, args.out, say, lambda: atlas.figure(args.feature))
-        return
-    if measured is None:
-        measured = evaluate_sae(loaded.model, sae, text, n_tokens=args.tokens, seed=args.seed, on_progress=progress())
-    write(measured, args.out, say)
+
+    def ask(progress: Any, partial: Any) -> Any:
+        watched = {"on_progress": progress, "partial": partial}
+        return feature_atlas(loaded.model, sae, text, n_tokens=args.tokens, seed=args.seed, **watched)
+
+    return ask
+
+
+def _play_of(args: Namespace, loaded: Any, sae: Any) -> Callable[..., Any]:
+    """Turns the feature up, takes it out, and turns its twin up: called with `progress` and `partial`."""
+    from strobe.probes.sae import feature_play
+
+    read = _atlas_of(args, loaded, sae)
+
+    def ask(progress: Any, partial: Any) -> Any:
+        # Half an atlas names no twin that can be relied on, so nothing of it is kept.
+        atlas = read(progress, None)
+        twin = atlas.twin(args.feature)
+        return feature_play(
+            loaded.model,
+            sae,
+            text_of(args),
+            args.feature,
+            float(args.times * atlas.maximum[args.feature]),
+            (twin, float(args.times * atlas.maximum[twin])),
+            max_new_tokens=args.new_tokens,
+            temperature=args.temperature,
+            seed=args.seed,
+            progress=progress,
+            partial=partial,
+        )
+
+    return ask
 
 
 def _opened(args: Namespace, loaded: Any) -> Any:

@@ -2,10 +2,12 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from functools import partial
 
 from strobe.commands.common import options
 from strobe.commands.common.opening import check_out, open_model, text_of, write
 from strobe.commands.common.progress import progress
+from strobe.commands.common.stopping import write_what_is_found
 
 SUMMARY = "what a layer carries along a text, and what changing it does"
 ORDER = 50
@@ -42,7 +44,8 @@ def run(args: Namespace, say: Callable[[str], None]) -> None:
     if args.edit is None:
         write(state_trace(model, text, args.layer, seed=args.seed, progress=progress()), args.out, say)
         return
-    result = state_intervention(
+    ask = partial(
+        state_intervention,
         model,
         text,
         args.layer,
@@ -54,9 +57,8 @@ def run(args: Namespace, say: Callable[[str], None]) -> None:
         temperature=args.temperature,
         n_controls=args.controls,
         seed=args.seed,
-        progress=progress(),
     )
-    write(result, args.out, say)
+    result = write_what_is_found(ask, args.out, say)
     for name, words in zip(("untouched", "edited", "random"), result.continuations, strict=True):
         say(f"{name + ':':11}{''.join(words)!r}")
 

@@ -2,12 +2,14 @@
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from strobe.commands.common import options
-from strobe.commands.common.opening import check_out, open_model, text_of, write
+from strobe.commands.common.opening import check_out, open_model, text_of
 from strobe.commands.common.progress import progress
+from strobe.commands.common.stopping import write_what_is_found
 
 SUMMARY = "what a contrast vector, in the residual stream or the carry, makes a model write or answer"
 ORDER = 60
@@ -41,9 +43,18 @@ def arguments(parser: ArgumentParser) -> None:
     fit.add_argument("--method", choices=("mean", "pca", "lda"), default="mean", help="(default: %(default)s)")
     fit.add_argument("--norm", choices=("raw", "equal", "unit"), default="raw", help="(default: %(default)s)")
     fit.add_argument("--selector", choices=("last", "mean"), default="last", help="tokens read (default: %(default)s)")
+    fit.add_argument(
+        "--span", type=int, nargs=2, metavar=("FROM", "TO"), help="read these tokens instead; negatives from the end"
+    )
     play = parser.add_argument_group("with --text: continue it unsteered, steered and at random")
     play.add_argument("--multiplier", type=float, default=1.0, help="(default: %(default)s)")
     play.add_argument("--operation", choices=("add", "project_out", "replace"), help="(default: the vector's own)")
+    play.add_argument(
+        "--where",
+        choices=("all", "prompt", "generated"),
+        help="tokens steered (default: the last of the prompt, of a carry the one before it, and all that follow)",
+    )
+    play.add_argument("--from", type=int, dest="start", metavar="N", help="steered from this token on instead")
     play.add_argument("--new-tokens", type=options.positive, default=40, help="(default: %(default)s)")
     play.add_argument("--temperature", type=float, default=0.7, help="0 is greedy (default: %(default)s)")
     sweep = parser.add_argument_group("with --sweep: layers by multipliers, over questions")
@@ -72,21 +83,22 @@ def run(args: Namespace, say: Callable[[str], None]) -> None:
 
     # An edit of the carry after the last prompt token would come too late for the first new one.
     first = -2 if any(v.point == "carry" for v in vectors) else -1
+    where = Where(args.where) if args.where else Where("from", start=first if args.start is None else args.start)
     if args.operation is not None:
         vectors = [_with_operation(v, args.operation) for v in vectors]
-    result = steered_text(
+    ask = partial(
+        steered_text,
         model,
         text,
         vectors,
         args.multiplier,
-        where=Where("from", start=first),
+        where=where,
         max_new_tokens=args.new_tokens,
         temperature=args.temperature,
         n_random=args.random,
         seed=args.seed,
-        progress=progress(),
     )
-    write(result, args.out, say)
+    write_what_is_found(ask, args.out, say)
 
 
 def _check(args: Namespace) -> str:
@@ -101,6 +113,10 @@ def _check(args: Namespace) -> str:
         raise ValueError("a sweep asks questions, and a vector file has none; name a --set or a --caa file as well")
     if args.caa_test is not None and args.caa is None:
         raise ValueError("--caa-test was given without --caa; pairs come from --caa, questions from --caa-test")
+    if args.where is not None and args.start is not None:
+        raise ValueError(f"--where {args.where} and --from {args.start} both say which tokens are steered; give one")
+    if args.sweep and (args.where is not None or args.start is not None):
+        raise ValueError("a sweep steers the last token of a question; --where and --from are of --text")
     if args.save_vector is not None and len(args.point) > 1:
         raise ValueError(f"--save-vector keeps one vector; --point names {len(args.point)}: give one of them")
     if args.save_vector is not None and args.save_vector.suffix not in (".safetensors", ".gguf"):
@@ -130,8 +146,9 @@ def _contrast(args: Namespace) -> Any:
 
 
 def _vectors(args: Namespace, model: Any, contrast: Any) -> list[Any]:
-    from strobe.probes.steering import SteeringVector, contrast_vector, read_gguf
+    from strobe.probes.steering import Selector, SteeringVector, contrast_vector, read_gguf
 
+    selector = Selector(args.selector) if args.span is None else Selector("span", *args.span)
     if args.vector is not None:
         found = (
             read_gguf(args.vector, model) if args.vector.suffix == ".gguf" else SteeringVector.load(args.vector, model)
@@ -145,7 +162,7 @@ def _vectors(args: Namespace, model: Any, contrast: Any) -> list[Any]:
             layers=args.layers,
             method=args.method,
             norm=args.norm,
-            selector=args.selector,
+            selector=selector,
             info={"contrast": contrast.name, "towards": contrast.positive, "away": contrast.negative},
             progress=progress(),
         )
@@ -171,7 +188,8 @@ def _sweep(args: Namespace, model: Any, vectors: Sequence[Any], contrast: Any, s
     from strobe.probes.steering.sweep import MULTIPLIERS
 
     names = {"resid_post": "residual", "carry": "state"}
-    result = steering_sweep(
+    ask = partial(
+        steering_sweep,
         model,
         {names.get(v.point, v.point): v for v in vectors},
         contrast.questions,
@@ -179,10 +197,8 @@ def _sweep(args: Namespace, model: Any, vectors: Sequence[Any], contrast: Any, s
         labels=(contrast.positive, contrast.negative),
         n_random=args.random,
         seed=args.seed,
-        progress=progress(),
-        keep=lambda partial: say(f"stopped; kept what was done: {partial.save(args.out.with_suffix('.safetensors'))}"),
     )
-    write(result, args.out, say)
+    write_what_is_found(ask, args.out, say)
 
 
 def _number(said: str) -> float:

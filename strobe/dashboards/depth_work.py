@@ -1,4 +1,4 @@
-"""What the depth page asks: the motion of a text at once, surrogates of shared blocks as a job."""
+"""What the depth page asks: the motion of a text at once; that of library files, and shared blocks, as jobs."""
 
 from functools import partial
 from itertools import pairwise
@@ -18,17 +18,30 @@ if TYPE_CHECKING:
 _MOST = 3
 
 
-def dynamics(loaded: loading.Loaded, ids: tuple[int, ...] | None) -> "DepthDynamics":
-    """The `DepthDynamics` of the tokens `ids`, or of library text where that is None."""
+def dynamics(loaded: loading.Loaded, ids: tuple[int, ...]) -> "DepthDynamics":
+    """The `DepthDynamics` of the tokens `ids`, at once: it is one pass over a text that a page holds."""
     return _dynamics(loaded, loaded.source.name, loaded.source.stamp, ids)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Following the tokens through depth")
-def _dynamics(_loaded: loading.Loaded, name: str, stamp: str, ids: tuple[int, ...] | None) -> Any:
+def _dynamics(_loaded: loading.Loaded, name: str, stamp: str, ids: tuple[int, ...]) -> Any:
     from strobe.probes.depth import depth_dynamics
 
     with _loaded.lock:
-        return depth_dynamics(_loaded.model, None if ids is None else [list(ids)])
+        return depth_dynamics(_loaded.model, [list(ids)])
+
+
+def library_key(source: loading.Source) -> str:
+    """The key of the motion of library files."""
+    return store.key_of("depth-library", model=source.name, stamp=source.stamp)
+
+
+def library(key: str, name: str, tick: Tick) -> Path:
+    """Follow tokens of held-out library files through a copy of the model called `name` and keep that under `key`; of a
+    cancelled job the rows that were read, if any."""
+    from strobe.probes.depth import depth_dynamics
+
+    return keep_what_is_found(key, name, tick, depth_dynamics, first="loading the model and the files")
 
 
 def counts(kinds: tuple[int, ...]) -> list[int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from strobe.dashboards import loading, store
 from strobe.dashboards.home import home
 from strobe.dashboards.jobs import Tick, Work, runner
+from strobe.dashboards.partial import keep_last
 from strobe.dashboards.work import LibraryTokens
 
 if TYPE_CHECKING:
@@ -87,13 +88,20 @@ def atlas_key(source: loading.Source, sae_hash: str, n_tokens: int) -> str:
 
 
 def make_atlas(key: str, name: str, folder: str | Path, n_tokens: int, tick: Tick) -> Path:
-    """Read held-out text with the autoencoder in `folder` and keep its atlas under `key`."""
+    """Read held-out text with the autoencoder in `folder` and keep its atlas under `key`; of a cancelled job that of
+    the text read by then."""
     from strobe.probes.sae import feature_atlas
 
     tick(0, 1, "loading the model")
     loaded = loading.load(loading.find(name))
-    sae = open_sae(loaded, SaeFile("", Path(folder)))
-    return store.keep(key, feature_atlas(loaded.model, sae, python_text(loaded), n_tokens=n_tokens, on_progress=tick))
+    sae, text = open_sae(loaded, SaeFile("", Path(folder))), python_text(loaded)
+    return keep_last(
+        key,
+        tick,
+        lambda progress, partial: feature_atlas(
+            loaded.model, sae, text, n_tokens=n_tokens, on_progress=progress, partial=partial
+        ),
+    )
 
 
 def play_key(source: loading.Source, subject: Any, sae_hash: str, settings: dict[str, Any]) -> str:
@@ -102,15 +110,17 @@ def play_key(source: loading.Source, subject: Any, sae_hash: str, settings: dict
 
 
 def play(key: str, name: str, folder: str | Path, subject: Any, settings: dict[str, Any], tick: Tick) -> Path:
-    """Continue `subject` as `settings` say, with a feature turned up, ablated, and a control turned up instead."""
+    """Continue `subject` as `settings` say, with a feature turned up, ablated, and a control turned up instead; of a
+    cancelled job what was written by then."""
     from strobe.probes.sae import feature_play
 
     tick(0, 1, "loading the model")
     loaded = loading.load(loading.find(name))
     sae = open_sae(loaded, SaeFile("", Path(folder)))
-    return store.keep(
+    return keep_last(
         key,
-        feature_play(
+        tick,
+        lambda progress, partial: feature_play(
             loaded.model,
             sae,
             subject,
@@ -119,7 +129,8 @@ def play(key: str, name: str, folder: str | Path, subject: Any, settings: dict[s
             (settings["control"], settings["control_value"]),
             max_new_tokens=settings["new"],
             temperature=settings["temperature"],
-            progress=tick,
+            progress=progress,
+            partial=partial,
         ),
     )
 

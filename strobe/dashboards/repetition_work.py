@@ -1,11 +1,11 @@
 """The long work of the repetition page: one analysis of the page's model, kept; and the features that came with it."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from strobe.dashboards import loading, store
 from strobe.dashboards.jobs import Tick
+from strobe.dashboards.partial import keep_what_is_found
 
 # In a bundled model's folder, beside its autoencoder: the features found with it.
 FEATURES_FILE = "repetition.safetensors"
@@ -23,19 +23,19 @@ def features_file(source: loading.Source) -> Path | None:
 
 
 def analyse(key: str, what: str, name: str, settings: dict[str, Any], tick: Tick) -> Path:
-    """Run the analysis `what` on a copy of the model called `name` and keep it under `key`.
+    """Run the analysis `what` on a copy of the model called `name` and keep it under `key`; of a cancelled run what it
+    had by then: candidates of the features' search, blocks of the heads, copies, tokens of a loop."""
 
-    What the features' search has found so far is kept after each candidate, and self-reinforcement after each sentence,
-    so that a cancelled one has a result.
-    """
-    tick(0, 1, "loading the model")
-    model = loading.load(loading.find(name)).model
-    return store.keep(key, run(model, what, settings, tick, keep=partial(store.keep, key)))
+    def probe(model: Any, *, progress: Tick, partial: Any) -> Any:
+        return run(model, what, settings, progress, partial)
+
+    return keep_what_is_found(key, name, tick, probe)
 
 
-def run(model: Any, what: str, settings: dict[str, Any], tick: Tick, *, keep: Any = None) -> Any:
+def run(model: Any, what: str, settings: dict[str, Any], progress: Tick | None = None, partial: Any = None) -> Any:
     """The result of the analysis `what` ("text", "structure", "reinforcement", "heads", "attribution", "features" or
-    "loop") with `settings`, its arguments. `keep`: is given partial results."""
+    "loop") with `settings`, its arguments. The first two and attribution are one pass over a text, and take no
+    `progress` or `partial`."""
     if what == "features":
         from strobe.probes.repetition import find_repetition_features
         from strobe.probes.sae import SparseAutoencoder
@@ -43,7 +43,7 @@ def run(model: Any, what: str, settings: dict[str, Any], tick: Tick, *, keep: An
         settings = dict(settings)
         folder = settings.pop("sae", None)
         sae = SparseAutoencoder.bundled(model.model_name) if folder is None else SparseAutoencoder.load(folder, model)
-        return find_repetition_features(model, sae, progress=tick, partial=keep, **settings)
+        return find_repetition_features(model, sae, progress=progress, partial=partial, **settings)
     if what == "attribution":
         from strobe.probes.attribution import direct_logit_attribution
 
@@ -61,5 +61,4 @@ def run(model: Any, what: str, settings: dict[str, Any], tick: Tick, *, keep: An
     probes = {
         "reinforcement": repetition.self_reinforcement, "heads": repetition.head_scores, "loop": repetition.greedy_loop,
     }  # fmt: skip
-    kept = {"partial": keep} if what == "reinforcement" else {}
-    return probes[what](model, progress=tick, **kept, **settings)
+    return probes[what](model, progress=progress, partial=partial, **settings)

@@ -59,7 +59,7 @@ def sweep_vectors(key: str, name: str, places: Sequence[str], settings: dict[str
         labels=(contrast.positive, contrast.negative),
         n_random=settings["random"],
         progress=tick,
-        keep=lambda partial: store.keep(partial_key(key), partial),
+        partial=lambda found: store.keep(partial_key(key), found),
     )
     kept = store.keep(key, result)
     store.path_of(partial_key(key)).unlink(missing_ok=True)

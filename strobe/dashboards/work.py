@@ -11,6 +11,7 @@ import numpy as np
 from strobe.dashboards import loading, store
 from strobe.dashboards.home import home
 from strobe.dashboards.jobs import Tick
+from strobe.dashboards.partial import keep_what_is_found
 
 # Bytes of the standard library that a lens is fitted on; 400 steps of 16 × 128 tokens are about 2 MB.
 _FIT_BYTES = 4_000_000
@@ -119,9 +120,11 @@ def edit_state(
     settings: dict[str, Any],
     tick: Tick,
 ) -> Path:
-    """Edit a carry as `settings` (arguments of `state_intervention`) say, and keep the result under `key`."""
+    """Edit a carry as `settings` (arguments of `state_intervention`) say, and keep the result under `key`; of a job
+    cancelled among the continuations, the predictions and what was written by then."""
     from strobe.probes.states import state_intervention
 
-    tick(0, 1, "loading the model")
-    model = loading.load(loading.find(name)).model
-    return store.keep(key, state_intervention(model, subject, layer, position, progress=tick, **settings))
+    def edited(model: Any, **watched: Any) -> Any:
+        return state_intervention(model, subject, layer, position, **settings, **watched)
+
+    return keep_what_is_found(key, name, tick, edited)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from strobe.models.generation import generate_stream
 from strobe.models.state import ModelState
+from strobe.probes.side_by_side import draw_each, words_of
 
 # Tokens whose logits are held at once; every run has its own.
 _PIECE = 64
@@ -38,13 +39,15 @@ class Plan:
 
 
 class Outcome(NamedTuple):
-    """What the runs gave; `extra` is the token added to the text where the edit is at its end."""
+    """What the runs gave; `extra` is the token added to the text where the edit is at its end. `stopped`: after how
+    many new tokens they were stopped, None for runs that were not."""
 
     kl: Float[np.ndarray, "runs time"]
     first: tuple[list[str], Float[np.ndarray, "runs k"]]
     end: tuple[list[str], Float[np.ndarray, "runs k"]]
     continuations: list[list[str]]
     extra: list[str]
+    stopped: int | None
 
 
 def plan(
@@ -91,11 +94,13 @@ def carry_out(
     n_controls: int,
     top_k: int,
     tick: Callable[[int, int, str], None],
+    cut_short: Callable[[Outcome], None],
 ) -> Outcome:
-    """Run the rest of the text untouched, edited and with each control, then continue the first three."""
+    """Run the rest of the text untouched, edited and with each control, then continue the first three, a token of each
+    in turn. Where `tick` raises once the predictions are known, `cut_short` is given what there is."""
     if n_controls < 1:
         raise ValueError(f"{n_controls} controls were asked for; an effect without one cannot be read: give 1 or more")
-    total = 2 + 3 * sampling.max_new_tokens
+    total = 2 + sampling.max_new_tokens
     tick(0, total, "running on from the edited carry")
     rest, extra, seed = _rest(model, plan, tokens, sampling)
     generator = torch.Generator().manual_seed(sampling.seed)
@@ -103,22 +108,27 @@ def carry_out(
     watch = lambda: tick(1, total, "predictions after the edit")
     later, first, end = _predictions(model, _edited(plan, changes), rest, watch)
     kl = np.concatenate([np.full((len(changes), plan.position + 1), np.nan), later], 1)
-    continuations = []
-    for i, name in enumerate(("untouched", "edited", "random")):
-        new = []
-        stream = generate_stream(
-            model,
-            rest,
-            sampling.max_new_tokens,
-            state=_edited(plan, [changes[i]]),
-            temperature=sampling.temperature,
+    streams = [
+        generate_stream(
+            model, rest, sampling.max_new_tokens, state=_edited(plan, [change]), temperature=sampling.temperature,
             seed=seed,
         )
-        for token in stream:
-            new.append(int(token[0]))
-            tick(2 + i * sampling.max_new_tokens + len(new), total, f"continuing: {name}")
-        continuations.append([*extra, *_words(model, new)])
-    return Outcome(kl, _likely(model, first, top_k), _likely(model, end, top_k), continuations, extra)
+        for change in changes[:3]
+    ]  # fmt: skip
+    drawn: list[list[int]] = [[] for _ in streams]
+
+    def outcome(stopped: int | None) -> Outcome:
+        continuations = [[*extra, *words_of(model, ids)] for ids in drawn]
+        return Outcome(kl, _likely(model, first, top_k), _likely(model, end, top_k), continuations, extra, stopped)
+
+    for written in range(1, sampling.max_new_tokens + 1):
+        draw_each(streams, drawn)
+        try:
+            tick(2 + written, total, "continuing: untouched, edited, random")
+        except BaseException:
+            cut_short(outcome(written if written < sampling.max_new_tokens else None))
+            raise
+    return outcome(None)
 
 
 def random_equal(change: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -143,7 +153,7 @@ def _rest(model: Any, plan: Plan, tokens: Tensor, sampling: Sampling) -> tuple[T
     if rest.shape[1]:
         return rest, [], sampling.seed
     (new,) = generate_stream(model, tokens, 1, temperature=sampling.temperature, seed=sampling.seed)
-    return new[:, None], _words(model, [int(new[0])]), sampling.seed + 1
+    return new[:, None], words_of(model, [int(new[0])]), sampling.seed + 1
 
 
 def _edited(plan: Plan, changes: list[dict[str, Tensor]]) -> ModelState:
@@ -180,7 +190,7 @@ def _likely(model: Any, log_p: Tensor, top_k: int) -> tuple[list[str], np.ndarra
     """The `top_k` likeliest tokens of the untouched run and of the edited one, most likely in either first."""
     best = log_p[:2].topk(min(top_k, log_p.shape[-1]), -1).indices.flatten().unique()
     order = best[log_p[:2, best].max(0).values.argsort(descending=True)]
-    return _words(model, order.tolist()), log_p[:, order].exp().cpu().numpy()
+    return words_of(model, order.tolist()), log_p[:, order].exp().cpu().numpy()
 
 
 def _only(heads: Sequence[int] | None, change: Tensor, field: str) -> Tensor:
@@ -200,9 +210,3 @@ def _nothing(change: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _norm(tensors: Any) -> float:
     return float(sum(float(t.double().pow(2).sum()) for t in tensors) ** 0.5)
-
-
-def _words(model: Any, ids: list[int]) -> list[str]:
-    if model.tokenizer is None:
-        return [f"[{i}]" for i in ids]
-    return [str(model.to_string([i])) for i in ids]

@@ -134,6 +134,14 @@ class StateIntervention(Result):
     carry_norm: float
     edit_norm: float
 
+    @property
+    def partial(self) -> str:
+        """What is missing, in words; empty where nothing is."""
+        settings = self.provenance.settings
+        if (written := settings.get("stopped_after")) is None:
+            return ""
+        return f"cut short after {written} of {settings['max_new_tokens']} new tokens"
+
     def figure(
         self, *, at: Literal["first", "end"] = "first", template: str = "strobe_light"
     ) -> "plotly.graph_objects.Figure":
@@ -169,6 +177,7 @@ class StateIntervention(Result):
     def summary(self) -> str:
         """The effect in nats beside that of the random edits."""
         lines = [f"{self.edit}; the change has norm {self.edit_norm:.3g}, the carry {self.carry_norm:.3g}"]
+        lines += [self.partial] if self.partial else []
         for place, kl in (("first reachable prediction", self.first_kl), ("last token", self.end_kl)):
             lines.append(
                 f"{place}: KL {kl[1]:.4g} nats; random edits of that norm: median {np.median(kl[2:]):.4g}, "
@@ -239,6 +248,7 @@ def state_intervention(
     top_k: int = 6,
     seed: int = 0,
     progress: Tick | None = None,
+    partial: Callable[[StateIntervention], None] | None = None,
 ) -> StateIntervention:
     """Change the carry of `layer` after token `position` (negatives count from the end) and let the model go on.
 
@@ -246,7 +256,8 @@ def state_intervention(
     has after the whole of `splice_text`. The short windows (convolution, token shift) are left, and so is what a block
     carries beside its mixer (the channel mix of RWKV): a hook on its own ``hook_carry`` reaches that. `heads`: only
     these, along the axis after the batch. Each control adds to the memory a random direction of the same norm (head by
-    head, where the memory has heads). Continuations are greedy at `temperature` 0.
+    head, where the memory has heads). Continuations are greedy at `temperature` 0, and drawn a token of each in turn:
+    where `progress` raises among them, `partial` is given the predictions and the texts as far as they had come.
 
     Raises ValueError for empty text, an unknown kind, a missing value, a layer without a recurrent carry or an edit
     that changes nothing, and IndexError for a position outside the text.
@@ -262,29 +273,34 @@ def state_intervention(
     position %= tokens.shape[1]
     sampling = state_edit.Sampling(max_new_tokens, temperature, seed)
     plan = state_edit.plan(model, mixer, tokens, layer, position, kind, value, _maybe_tokens(model, splice_text), heads)
-    outcome = state_edit.carry_out(model, plan, tokens, sampling, n_controls, top_k, tick)
     settings = {
         "layer": layer, "position": position, "kind": kind, "value": value, "splice_text": _plain(splice_text),
         "heads": None if heads is None else list(heads), "max_new_tokens": max_new_tokens, "temperature": temperature,
         "n_controls": n_controls,
     }  # fmt: skip
     control = f"random edit of the memory with the same norm, {n_controls} draws"
-    return StateIntervention(
-        tokens=_words(model, tokens) + outcome.extra,
-        position=position,
-        layer=layer,
-        edit=plan.words,
-        runs=["untouched", "edited", *(f"random {i + 1}" for i in range(n_controls))],
-        kl=outcome.kl,
-        first_tokens=outcome.first[0],
-        first_probabilities=outcome.first[1],
-        end_tokens=outcome.end[0],
-        end_probabilities=outcome.end[1],
-        continuations=outcome.continuations,
-        carry_norm=plan.carry_norm,
-        edit_norm=plan.edit_norm,
-        provenance=_provenance(model, text, seed, settings, control),
-    )
+
+    def result(outcome: state_edit.Outcome) -> StateIntervention:
+        stopped = {} if outcome.stopped is None else {"stopped_after": outcome.stopped}
+        return StateIntervention(
+            tokens=_words(model, tokens) + outcome.extra,
+            position=position,
+            layer=layer,
+            edit=plan.words,
+            runs=["untouched", "edited", *(f"random {i + 1}" for i in range(n_controls))],
+            kl=outcome.kl,
+            first_tokens=outcome.first[0],
+            first_probabilities=outcome.first[1],
+            end_tokens=outcome.end[0],
+            end_probabilities=outcome.end[1],
+            continuations=outcome.continuations,
+            carry_norm=plan.carry_norm,
+            edit_norm=plan.edit_norm,
+            provenance=_provenance(model, text, seed, {**settings, **stopped}, control),
+        )
+
+    cut_short = lambda outcome: partial(result(outcome)) if partial is not None else None
+    return result(state_edit.carry_out(model, plan, tokens, sampling, n_controls, top_k, tick, cut_short))
 
 
 def total_norm(norms: Float[np.ndarray, "time heads"]) -> Float[np.ndarray, " time"]:

@@ -12,7 +12,7 @@ import strobe
 from strobe.cli import main
 from strobe.core.result import load_result
 from strobe.dashboards import features_work
-from strobe.probes.sae import SparseAutoencoder, bundled_saes, evaluate_sae, feature_text
+from strobe.probes.sae import SparseAutoencoder, bundled_saes, evaluate_sae, feature_atlas, feature_play, feature_text
 
 TEXT = "def area(self, r):\n    return 3.14159 * r * r\n"
 
@@ -57,6 +57,21 @@ def test_one_is_trained_kept_with_its_card_and_measured_as_stored(tmp_path, caps
     )
 
 
+def test_a_feature_is_turned_up_and_out_beside_its_twin(tmp_path, capsys):
+    out = tmp_path / "play.csv"
+    asked = ["--feature", "7", "--text", TEXT, "--new-tokens", "4", "--times", "2", "--tokens", "1024", "--seed", "3"]
+    assert main(["sae", "transformer-python", "--show", "play", *asked, "--out", str(out)]) == 0
+    model = strobe.load("transformer-python")
+    sae = SparseAutoencoder.bundled("transformer-python")
+    atlas = feature_atlas(model, sae, model.tokenize(getsource(textwrap))[0][0], n_tokens=1024, seed=3)
+    twin, found = atlas.twin(7), load_result(out.with_suffix(".safetensors"))
+    control = (twin, 2 * float(atlas.maximum[twin]))
+    expected = feature_play(model, sae, TEXT, 7, 2 * float(atlas.maximum[7]), control, max_new_tokens=4, seed=3)
+    assert (found.feature, found.control_feature) == (7, twin) and found.continuations == expected.continuations
+    np.testing.assert_allclose(found.surprise, expected.surprise, atol=1e-5)
+    assert not found.partial and "feature 7" in capsys.readouterr().out
+
+
 def test_what_cannot_be_is_said(tmp_path, capsys):
     out = ["--out", str(tmp_path / "x.json")]
     folder = str(bundled_saes("mamba2-python")["sae-resid-post-1"])
@@ -65,6 +80,9 @@ def test_what_cannot_be_is_said(tmp_path, capsys):
         (["transformer-python", "--show", "text"], "no text was given"),
         (["gru-python"], "bundled: none"),
         (["transformer-python", "--show", "text", "--text", "a", "--feature", "5000"], "0 to 1023"),
+        (["transformer-python", "--show", "atlas", "--feature", "1024"], "0 to 1023"),
+        (["transformer-python", "--show", "play", "--text", "a"], "give --feature"),
+        (["transformer-python", "--show", "play", "--feature", "3"], "no text was given"),
     ):
         assert main(["sae", *asked, *out]) != 0
         assert said in capsys.readouterr().err

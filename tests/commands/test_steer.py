@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from strobe import cli
-from strobe.probes.steering import SteeredText, SteeringSweep, SteeringVector
+from strobe.probes.steering import (
+    Selector,
+    SteeredText,
+    SteeringSweep,
+    SteeringVector,
+    Where,
+    contrast_vector,
+    load_caa,
+    steered_text,
+)
 
 TEXT = "def area(r):\n    return r * 2"
 
@@ -63,6 +72,23 @@ def test_a_text_is_continued_as_the_library_does_and_the_vector_is_kept(tiny, ca
     assert f"wrote {kept}" in said and "random 2" in said
 
 
+@pytest.mark.parametrize(
+    ("options", "where"), [(("--where", "prompt"), Where("prompt")), (("--from", 2), Where("from", start=2))]
+)
+def test_which_tokens_are_read_and_steered_can_be_said(tiny, caa, tmp_path, options, where):
+    from strobe.models import load_checkpoint
+
+    asked = ("--caa", caa, "--span", -3, -1, "--multiplier", 40, "--new-tokens", 5, "--text", TEXT, *options)
+    assert strobe("steer", tiny, *asked, "--out", tmp_path / "play.csv") == 0
+    model, found = load_checkpoint(tiny), SteeredText.load(tmp_path / "play.safetensors")
+    vector = contrast_vector(model, load_caa(caa).pairs[:4], selector=Selector("span", -3, -1))
+    expected = steered_text(model, TEXT, vector, 40.0, where=where, max_new_tokens=5)
+    assert found.continuations == expected.continuations
+    np.testing.assert_allclose(found.surprise, expected.surprise, atol=1e-5)
+    assert found.provenance.settings["where"] == str(where)
+    assert found.provenance.settings["vectors"][0]["selector"] == "span -3:-1"
+
+
 def test_a_kept_vector_of_either_format_is_used_again(tiny, caa, tmp_path):
     files = [tmp_path / "v.gguf", tmp_path / "v.safetensors"]
     for file in files:
@@ -107,6 +133,8 @@ def test_a_sweep_judges_by_records_it_was_not_fitted_on(tiny, caa, tmp_path):
             ("--set", "naming", "--text", TEXT, "--point", "carry", "mixer_out", "--save-vector", "v.gguf"),
             "--point names 2",
         ),
+        (("--set", "naming", "--text", TEXT, "--where", "prompt", "--from", 3), "both say which tokens"),
+        (("--set", "naming", "--sweep", "--where", "prompt"), "a sweep steers the last token"),
         (("--set", "naming", "--pairs", 100000, "--text", TEXT), "100000 pairs of 'naming' were asked for"),
     ],
 )

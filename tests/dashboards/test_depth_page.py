@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cutting import cancelled_at
 from page_words import words
 from streamlit.testing.v1 import AppTest
 
@@ -113,3 +114,39 @@ def test_counts_are_those_that_say_something():
     assert depth_work.counts((0, 1, 0, 0)) == [3]
     assert depth_work.counts((0, 1, 2)) == [] and depth_work.counts((0,)) == []
     assert depth_work.counts((0,) * 48) == [1, 2, 3]
+
+
+@pytest.fixture
+def short_library(monkeypatch):
+    """Rows of random tokens stand for the library, and two go through the tiny model at a time."""
+    from strobe.probes.depth import dynamics
+    from strobe.probes.geometry.sequences import Sequences
+
+    rows = np.random.default_rng(0).integers(3, 270, (8, 9))
+    monkeypatch.setattr(dynamics, "library_sequences", lambda *asked: Sequences(rows, np.arange(8)))
+    monkeypatch.setattr(dynamics, "_NUMBERS", 2 * 4 * 9 * 16)
+
+
+def test_library_files_are_followed_in_a_job_that_keeps_what_it_had(tiny, strobe_home, short_library, monkeypatch):
+    view = {"model": tiny, "text": TEXT, "depth_of": "library files"}
+    key = depth_work.library_key(loading.find(str(tiny)))
+
+    def follow(at: AppTest) -> AppTest:
+        at.button(key="depth-library").click().run()
+        for _ in range(1200):
+            if runner().get(key).finished:
+                break
+            time.sleep(0.1)
+        assert runner().get(key).state == "done", runner().get(key).error
+        return app(**view)
+
+    at = app(**view)
+    assert not at.exception and not charts(at)
+    with monkeypatch.context() as patched:
+        cancelled_at(patched, depth_work, "library", lambda done, what: what.startswith("through") and done == 4)
+        at = follow(at)
+    assert store.reopen(key).n_tokens == 32
+    assert not at.exception and "The run was cut short after 32 of 64 tokens: they are kept" in words(at)
+    assert "32 tokens, cut short after" in charts(at)[0]["layout"]["title"]["subtitle"]["text"]
+    at = follow(at)
+    assert store.reopen(key).n_tokens == 64 and "they are kept" not in words(at) and charts(at)

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from cutting import cancelled_at
 from page_words import words
 from streamlit.testing.v1 import AppTest
 
@@ -117,3 +118,23 @@ def test_one_is_trained_from_the_page_and_a_cancelled_training_keeps_what_it_has
         features_work.train_for_page(str(tiny), "blocks.0.hook_resid_post", settings, folder, tick)
     kept = features_work.open_sae(loaded, features_work.SaeFile("", folder))
     assert not kept.info["finished"] and kept.info["vectors_seen"] == 64 * 20
+
+
+def test_an_atlas_and_a_play_that_are_cancelled_keep_and_show_what_they_had(tiny, sae, strobe_home, monkeypatch):
+    from strobe.probes.sae import atlas_making
+
+    monkeypatch.setattr(atlas_making, "_ROWS", 4)
+    view = {"model": tiny, "text": TEXT, "sae": sae, "atlas_tokens": 2048, "feature_new": 6, "position": 2}
+    with monkeypatch.context() as patched:
+        cancelled_at(patched, features_work, "make_atlas", lambda done, what: what.startswith("reading") and done == 8)
+        atlas = store.reopen(press(app(**view), "atlas-run"))
+    assert isinstance(atlas, FeatureAtlas)
+    assert atlas.n_tokens == 8 * 127 and atlas.control_density.any()
+    feature = int(atlas.density.argmax())
+    said = words(app(**view, feature=feature))
+    assert "cut short after 1016 of 2032 tokens: they are kept" in said
+    cancelled_at(monkeypatch, features_work, "play", lambda done, what: what.startswith("continuing") and done == 2)
+    play = store.reopen(press(app(**view, feature=feature), "feature-run"))
+    assert isinstance(play, FeaturePlay) and [len(c) for c in play.continuations] == [2] * 4
+    at = app(**view, feature=feature)
+    assert not at.exception and "cut short after 2 of 6 new tokens: they are kept" in words(at)

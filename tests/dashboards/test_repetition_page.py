@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cutting import cancelled_at
 from page_words import words
 from streamlit.testing.v1 import AppTest
 
@@ -124,8 +125,7 @@ def test_a_cancelled_search_keeps_what_it_found(tiny, strobe_home, monkeypatch):
     monkeypatch.setattr(SparseAutoencoder, "bundled", classmethod(lambda cls, name: None))
     source = loading.find(str(tiny))
     key = repetition_work.repetition_key("features", source, {"n_candidates": 2})
-    with pytest.raises(Cancelled):
-        repetition_work.analyse(key, "features", source.name, {"n_candidates": 2}, lambda *_: None)
+    repetition_work.analyse(key, "features", source.name, {"n_candidates": 2}, lambda *_: None)
     assert store.reopen(key) == found
 
 
@@ -146,3 +146,26 @@ def test_more_copies_than_the_page_goes_to_are_refused(tiny):
     at = app(model=tiny, text="a = 1\n" * 100, repeat="Reinforcement", repeat_copies=200)
     assert not at.exception and "this page goes to 16384" in words(at)
     assert not [b for b in at.button if b.key == "repeat-run"]
+
+
+@pytest.mark.parametrize(
+    ("view", "when", "said"),
+    [
+        ("Heads", lambda done, what: what == "scoring block 2", "2 of 3 blocks"),
+        ("Greedy loop", lambda done, what: what.startswith("continuing") and done == 9, "9 of 12 new tokens"),
+        ("Reinforcement", lambda done, what: what.startswith("repeating") and done >= 512, "copies of the first"),
+    ],
+)
+def test_a_run_that_is_cancelled_keeps_and_shows_what_it_had(tiny, strobe_home, monkeypatch, view, when, said):
+    query = {"model": tiny, "text": TEXT, "repeat": view, "repeat_new": 12, "repeat_length": 5, "repeat_copies": 40}
+    with monkeypatch.context() as patched:
+        cancelled_at(patched, repetition_work, "analyse", when)
+        result = store.reopen(key := finished(app(**query)))
+    assert said in result.partial and result.partial.startswith("cut short after ")
+    at = app(**query)
+    assert not at.exception and f"The run was {result.partial}: they are kept" in words(at)
+    assert len(at.dataframe[0].value) == len(result.to_frame())
+    runner().dismiss(key)
+    whole = store.reopen(finished(at))
+    assert not whole.partial
+    assert "they are kept" not in words(app(**query))

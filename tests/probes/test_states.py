@@ -4,9 +4,12 @@ Further: a recurrent model's state decides its future (a spliced state answers a
 of KL on logits of whole passes, and captured states of one pass.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from cutting import stopped
 
 from strobe.models import HookedLM, ModelConfig, StateEdit
 from strobe.probes.state_edit import random_equal
@@ -228,3 +231,14 @@ def test_progress_is_told_and_may_cancel(hybrid):
     with pytest.raises(ValueError, match="empty"):
         state_trace(hybrid, [], 0)
     assert recurrent_layers(hybrid) == [0, 1]
+
+
+def test_an_edit_that_is_stopped_has_its_predictions_and_the_texts_so_far(hybrid):
+    ask = partial(state_intervention, hybrid, TEXT, 0, 3, "zero", max_new_tokens=5)
+    assert stopped(ask, lambda done, _: done == 1) is None
+    whole, so_far = ask(), stopped(ask, lambda done, what: what.startswith("continuing") and done == 4)
+    assert so_far.continuations == [words[:2] for words in whole.continuations]
+    np.testing.assert_array_equal(so_far.kl, whole.kl)
+    np.testing.assert_array_equal(so_far.end_probabilities, whole.end_probabilities)
+    assert so_far.partial == "cut short after 2 of 5 new tokens" and so_far.partial in so_far.summary()
+    assert not whole.partial and "stopped_after" not in whole.provenance.settings

@@ -11,7 +11,7 @@ from strobe.dashboards import selection, work
 from strobe.dashboards.components.charts import chart
 from strobe.dashboards.components.halves import halves
 from strobe.dashboards.components.job_panel import job_panel
-from strobe.dashboards.components.kept import kept_result
+from strobe.dashboards.components.kept import kept_result, say_if_partial
 from strobe.dashboards.jobs import runner
 from strobe.dashboards.loading import Loaded
 from strobe.dashboards.plain import code
@@ -47,6 +47,7 @@ def state_edit(loaded: Loaded, here: Selection) -> "StateIntervention | None":
         st.caption(problem)
     if job_panel(key) or result is None:
         return None
+    say_if_partial(result)
     _show(result)
     return result
 

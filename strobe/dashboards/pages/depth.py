@@ -7,12 +7,12 @@ import streamlit as st
 
 from strobe.dashboards import depth_work as work
 from strobe.dashboards import selection
-from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button
+from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button, say_if_partial
 from strobe.dashboards.jobs import runner
 from strobe.dashboards.plain import sentence
 
 if TYPE_CHECKING:
-    from strobe.probes.depth import BlockRecurrence
+    from strobe.probes.depth import BlockRecurrence, DepthDynamics
 
 TITLE = "Depth as time"
 ICON = ":material/stacked_line_chart:"
@@ -29,11 +29,28 @@ st.markdown(
 on = st.segmented_control(
     "Tokens of", ["this text", "library files"], default="this text", required=True, key="depth_of", bind="query-params"
 )
+
+
+def _library() -> "DepthDynamics | None":
+    """The motion of library files: a job, as a large model takes a while to read them."""
+    key, name = work.library_key(loaded.source), loaded.source.name
+    kept: DepthDynamics | None = kept_result(key)
+
+    def start() -> None:
+        runner().submit(key, f"Depth as time of {name}", lambda tick: work.library(key, name, tick))
+
+    run_button("Follow library files", start, job=key, there=kept is not None, key="depth-library")
+    return None if job_panel(key, kept=kept is not None) else kept
+
+
 try:
-    found = work.dynamics(loaded, here.ids if on != "library files" else None)
+    found = _library() if on == "library files" else work.dynamics(loaded, here.ids)
 except ValueError as error:
     st.info(sentence(error), icon=":material/info:")
     st.stop()
+if found is None:
+    st.stop()
+say_if_partial(found)
 
 n = len(found.kinds)
 motion, writes, phases, shared = st.tabs(["Motion", "Updates", "Phases", "Shared blocks"])

@@ -7,7 +7,7 @@ import streamlit as st
 
 from strobe.core.errors import ResultFileError
 from strobe.dashboards import features_work, loading, selection, store
-from strobe.dashboards.components import chart, footer, job_panel
+from strobe.dashboards.components import chart, footer, job_panel, say_if_partial
 from strobe.dashboards.components.feature_view import activity, in_text, passages, search_box
 from strobe.dashboards.components.sae_training import sae_training
 from strobe.dashboards.components.state_edit import continuation_html
@@ -104,7 +104,10 @@ def _atlas(loaded: loading.Loaded, sae: "SparseAutoencoder", folder: str) -> "Fe
         ),
         disabled=(job is not None and not job.finished) or loaded.model.tokenizer is None,
     )
-    return None if job_panel(key) else atlas
+    if job_panel(key) or atlas is None:
+        return None
+    say_if_partial(atlas)
+    return atlas
 
 
 def _play(loaded: loading.Loaded, sae: "SparseAutoencoder", folder: str, atlas: "FeatureAtlas", feature: int) -> Any:
@@ -142,6 +145,7 @@ def _play(loaded: loading.Loaded, sae: "SparseAutoencoder", folder: str, atlas: 
     )
     if job_panel(key) or result is None:
         return None
+    say_if_partial(result)
     names = ("Unsteered", f"Feature {feature} up", f"Feature {feature} ablated", f"Control: feature {twin} up")
     for column, label, words, surprise in zip(st.columns(4), names, result.continuations, result.surprise, strict=True):
         with column, st.container(border=True, height="stretch"):

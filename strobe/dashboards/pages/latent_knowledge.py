@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from strobe.dashboards import latent_knowledge_work, selection
-from strobe.dashboards.components import chart, footer, job_panel, kept_result
+from strobe.dashboards.components import chart, footer, job_panel, kept_result, say_if_partial
 from strobe.dashboards.jobs import runner
 from strobe.dashboards.plain import plain, sentence
 
@@ -73,6 +73,7 @@ st.button(
 )
 if job_panel(key) or result is None:
     st.stop()
+say_if_partial(result)
 
 said = zip(result.test_contexts, result.output_accuracy(), result.output_auroc(), strict=True)
 st.caption(

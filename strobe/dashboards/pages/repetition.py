@@ -8,7 +8,7 @@ import streamlit as st
 from strobe.core.result import Result, load_result
 from strobe.dashboards import repetition_work as work
 from strobe.dashboards import selection
-from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button
+from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button, say_if_partial
 from strobe.dashboards.jobs import runner
 from strobe.dashboards.plain import sentence
 
@@ -177,6 +177,8 @@ else:
     run_button("Run", _start, job=key, there=result is not None, key="repeat-run")
     if job_panel(key, kept=result is not None):
         st.stop()
+    if result is not None:
+        say_if_partial(result)
 if result is None:
     st.stop()
 _draw(result)

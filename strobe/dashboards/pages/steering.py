@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from strobe.dashboards import selection, steering_work
-from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button
+from strobe.dashboards.components import chart, footer, job_panel, kept_result, run_button, say_if_partial
 from strobe.dashboards.components.state_edit import continuation_html
 from strobe.dashboards.components.steering_sweep import show_sweep
 from strobe.dashboards.jobs import runner
@@ -92,8 +92,7 @@ if job_panel(key):
     st.stop()
 if result is None:
     st.stop()
-if result.partial:
-    st.warning(f"The run was {result.partial}: they are kept. Run again for all.", icon=":material/info:")
+say_if_partial(result)
 
 st.markdown("**Continuations**, drawn with the same noise; what differs from the unsteered run is marked.")
 for column, name, words, surprise in zip(st.columns(3), names, result.continuations, result.surprise, strict=False):

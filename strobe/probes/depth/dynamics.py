@@ -22,6 +22,7 @@ from strobe.probes.depth.result import DepthDynamics
 from strobe.probes.depth.tying import kinds
 from strobe.probes.geometry.sequences import Sequences, library_sequences, sequences_of
 from strobe.probes.lens.readout import evaluating, residuals
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 
 Tick = Callable[[int, int, str], None]
@@ -41,11 +42,15 @@ def depth_dynamics(
     context: int = 64,
     seed: int = 0,
     progress: Tick | None = None,
+    partial: Callable[[DepthDynamics], None] | None = None,
 ) -> DepthDynamics:
     """Trajectories through depth of the tokens after each row's first.
 
-    `tokens`: `Sequences`, rows [n, time], a text or stream (cut into rows of `context`), or None for about `n_tokens`
-    tokens of held-out files of Python's library. Raises ValueError for a model of numbers, or fewer than 4 tokens.
+    `tokens`: `Sequences`, rows [n, time], a text or stream (cut into rows of `context`; a shorter one is a row), or
+    None for about `n_tokens` tokens of held-out files of Python's library. Where `progress` raises, `partial` is given
+    the trajectories of the rows that were read, if any: rows go through the model together, up to some 2**24 numbers,
+    so that of a small model they are read all or none. Raises ValueError for a model of numbers, or fewer than 4
+    tokens.
     """
     if getattr(getattr(model, "config", None), "d_input", 0):
         raise ValueError(
@@ -56,23 +61,27 @@ def depth_dynamics(
     n_layers, time = model.cfg.n_layers, rows.shape[1]
     together = max(1, _NUMBERS // ((n_layers + 1) * time * model.cfg.d_model))
     total = _Trajectories(n_layers, model.cfg.d_model, seed)
-    with evaluating(model):
-        for part in rows.split(together):
-            if progress is not None:
-                progress(total.n_rows, len(rows), "through the blocks")
-            _, resid = residuals(model, part)
-            total.add(torch.stack([h[:, 1:].flatten(0, 1).double().cpu() for h in resid]), len(part))
     settings = {
         "rows": len(rows), "context": time, "sequences": len(np.unique(given.sequence)),
         "tokens": "library" if tokens is None else "given",
     }  # fmt: skip
-    found = total.found()
-    return DepthDynamics(
-        **found,
-        kinds=kinds(model),
-        n_tokens=found["convergence"].shape[1],
-        provenance=provenance_of(model, seed=seed, settings=settings, control=_CONTROL),
-    )
+
+    def result() -> DepthDynamics:
+        found = total.found()
+        return DepthDynamics(
+            **found,
+            kinds=kinds(model),
+            n_tokens=found["convergence"].shape[1],
+            provenance=provenance_of(model, seed=seed, settings=settings, control=_CONTROL),
+        )
+
+    tick = keeping(progress, partial, lambda: result() if total.n_rows else None)
+    with evaluating(model):
+        for part in rows.split(together):
+            tick(total.n_rows, len(rows), "through the blocks")
+            _, resid = residuals(model, part)
+            total.add(torch.stack([h[:, 1:].flatten(0, 1).double().cpu() for h in resid]), len(part))
+    return result()
 
 
 def _rows(model: Any, tokens: Any, n_tokens: int, context: int, seed: int) -> Sequences:

@@ -31,7 +31,7 @@ def motion(r: "DepthDynamics", template: str) -> "plotly.graph_objects.Figure":
     fig.update_layout(
         title={
             "text": "How tokens move through depth",
-            "subtitle": {"text": f"mean and quartiles of {r.n_tokens} tokens; position 0 is left out"},
+            "subtitle": {"text": f"{_count(r)}: mean and quartiles; position 0 is left out"},
         },
         margin={"t": 120, "b": 110},
         legend=LEGEND_BELOW,
@@ -94,7 +94,7 @@ def updates(r: "DepthDynamics", template: str) -> "plotly.graph_objects.Figure":
     fig.update_yaxes(title_text="‖U‖²_F / ‖U‖²₂ (directions)", type="log", row=1, col=1)
     fig.update_yaxes(title_text="mean cosine of two tokens' updates", row=1, col=2)
     fig.update_layout(
-        title={"text": "What each block writes", "subtitle": {"text": f"updates of {r.n_tokens} tokens"}},
+        title={"text": "What each block writes", "subtitle": {"text": f"updates of {_count(r)}"}},
         margin={"t": 120, "b": 110},
         legend=LEGEND_BELOW,
     )
@@ -160,3 +160,7 @@ def explained(r: "DepthDynamics", of: "Of", template: str) -> "plotly.graph_obje
         legend=LEGEND_BELOW,
     )
     return figures.style(fig, template)
+
+
+def _count(r: "DepthDynamics") -> str:
+    return f"{r.n_tokens} tokens{', ' if r.partial else ''}{r.partial}"

@@ -41,6 +41,12 @@ class DepthDynamics(Result):
     kinds: tuple[int, ...]
     n_tokens: int
 
+    @property
+    def partial(self) -> str:
+        """What is missing, in words; empty where nothing is."""
+        asked = self.provenance.settings["rows"] * (self.provenance.settings["context"] - 1)
+        return "" if self.n_tokens == asked else f"cut short after {self.n_tokens} of {asked} tokens"
+
     def similarity(self, of: Of = "state") -> Float[np.ndarray, "block block"]:
         """Similarities of the blocks: of the states they leave, or of the updates they make."""
         return self.similarity_state[1:, 1:] if of == "state" else self.similarity_update
@@ -95,6 +101,7 @@ class DepthDynamics(Result):
         """Convergence and speed at a few depths beside their controls, updates, the best two phases."""
         n = len(self.kinds)
         lines = [f"Depth as time: {n} blocks, {self.n_tokens} tokens; means over tokens"]
+        lines += [f"  {self.partial}"] if self.partial else []
         convergence, other = _mean(self.convergence), _mean(self.convergence_control)
         speed, speed_other = _mean(self.speed), _mean(self.speed_control)
         lines += [

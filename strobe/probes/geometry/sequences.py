@@ -49,10 +49,11 @@ class Sequences:
 
 def sequences_of(model: Any, tokens: Any, context: int) -> Sequences:
     """`tokens` as given by a caller: `Sequences` as they are, rows [n, time] of which each is a sequence of its own, or
-    a text or stream [n_tokens], which is cut into rows of `context`; raises ValueError as `token_rows`."""
+    a text or stream [n_tokens], which is cut into rows of `context` (a shorter one is a row); raises ValueError as
+    `token_rows`."""
     if isinstance(tokens, Sequences):
         return tokens
-    rows = token_rows(model, tokens, context).in_order().numpy()
+    rows = token_rows(model, tokens, None, context).in_order().numpy()
     return Sequences(rows, np.arange(len(rows)))
 
 

@@ -21,23 +21,23 @@ from strobe.probes.lens.readout import evaluating
 _PIECE = 64
 
 
-def copying_scores(model: Any, kinds: list[str], layers: list[int]) -> Float[np.ndarray, " head"]:
-    """sum(l) / sum |l| of each head of attention, in [-1, 1]; NaN for other kinds, whose value path also has a
-    convolution, a gate or a norm, so that no one matrix is its OV circuit."""
-    scores = np.full(len(kinds), np.nan)
-    attention = sorted({layer for kind, layer in zip(kinds, layers, strict=True) if kind == "attention"})
-    circuits = {layer: ov_circuits(model, layer, layers.count(layer)) for layer in attention}
-    if not circuits:
-        return scores
+def through_tokens(model: Any) -> Float[Tensor, "d_model d_model"]:
+    """W_U W_E in float64: from what is written to the tokens' logits, and back from those tokens to what they embed."""
     W_U, W_E = (w.detach().double() for w in (model.W_U, model.W_E))
-    through = W_U @ W_E
-    at = 0
-    for i, (kind, layer) in enumerate(zip(kinds, layers, strict=True)):
-        at = at + 1 if i and layers[i - 1] == layer else 0
-        if kind == "attention":
-            eigenvalues = torch.linalg.eigvals(through @ circuits[layer][at].to(through))
-            scores[i] = float(eigenvalues.real.sum() / eigenvalues.abs().sum())
-    return scores
+    return W_U @ W_E
+
+
+def copying_scores(
+    model: Any, layer: int, heads: int, through: Float[Tensor, "d_model d_model"] | None = None
+) -> Float[np.ndarray, " head"]:
+    """sum(l) / sum |l| of each of the `heads` of the attention in block `layer`, in [-1, 1].
+
+    `through`: `through_tokens` of the model, the same for every layer. Other mixers have no such score: their value
+    path also has a convolution, a gate or a norm, so that no one matrix is their OV circuit.
+    """
+    through = through_tokens(model) if through is None else through
+    eigenvalues = torch.linalg.eigvals(through @ ov_circuits(model, layer, heads).to(through))
+    return (eigenvalues.real.sum(-1) / eigenvalues.abs().sum(-1)).cpu().numpy()
 
 
 def ov_circuits(model: Any, layer: int, heads: int) -> Float[Tensor, "heads d_model d_model"]:

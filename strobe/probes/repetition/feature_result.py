@@ -166,6 +166,15 @@ class RepetitionFeatures(Result):
             }
         )
 
+    @property
+    def partial(self) -> str:
+        """What is missing, in words; empty where nothing is."""
+        if np.isfinite(self.loop_scores).all():
+            return ""
+        # An autoencoder may have fewer features to try than were asked for.
+        asked = self.provenance.settings.get("n_candidates", "more")
+        return f"cut short after {len(self.features)} of {asked} candidates, before any was ablated"
+
     def summary(self) -> str:
         """How many are confirmed, the strongest, and what ablation does to loops and to held-out text."""
         found = [int(i) for i in self.features[self.confirmed]]
@@ -194,5 +203,5 @@ class RepetitionFeatures(Result):
             loss = self.held_out_loss.mean(1)
             lines.append(f"  held-out loss: {loss[0]:.4f}, {loss[1]:.4f}, {loss[2]:.4f} nats per token")
         else:
-            lines.append("  stopped before anything was ablated: a partial result")
+            lines.append(f"  {self.partial}: a partial result")
         return "\n".join(lines)

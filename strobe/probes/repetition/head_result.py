@@ -41,6 +41,14 @@ class HeadScores(Result):
     notes: dict[str, str]
 
     @property
+    def partial(self) -> str:
+        """What is missing, in words; empty where nothing is."""
+        n = len(set(self.layers.tolist())) + len(self.notes)
+        # Results of before blocks were counted are whole.
+        asked = self.provenance.settings.get("n_layers", n)
+        return "" if n == asked else f"cut short after {n} of {asked} blocks"
+
+    @property
     def gap(self) -> float:
         """Loss of the first copy less that of the second, nats per token: what the model gains from a repeat.
 
@@ -84,6 +92,7 @@ class HeadScores(Result):
         fig.update_yaxes(title_text=unit, range=[-1.05, 1.05] if score == "copying" else [0, 1.02])
         subtitle = (
             f"loss of the first copy less that of the second: {self.gap:+.2f} nats (no repeat {self.control_gap:+.2f})"
+            f"{'; ' if self.partial else ''}{self.partial}"
         )
         fig.update_layout(title={"text": _TITLES[score], "subtitle": {"text": subtitle}}, margin={"t": 84})
         return figures.style(fig, template)
@@ -122,6 +131,7 @@ class HeadScores(Result):
     def summary(self) -> str:
         """The loss gap, the strongest head of each score, and the layers without any."""
         lines = [f"{self.gap:+.3f} nats per token gained from a repeat (without one {self.control_gap:+.3f})"]
+        lines += [f"  {self.partial}"] if self.partial else []
         for name in ("induction", "previous", "duplicate", "copying"):
             values, null = self._column(name)
             if not np.isfinite(values).any():

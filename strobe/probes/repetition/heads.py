@@ -12,7 +12,7 @@ linear`), signed and not normalised; A is |E| over the sum of its row. That is o
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,14 +21,25 @@ from torch import Tensor
 
 from strobe.core import hook_names
 from strobe.probes.lens.readout import evaluating
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
-from strobe.probes.repetition.copying import copying_scores
+from strobe.probes.repetition.copying import copying_scores, through_tokens
 from strobe.probes.repetition.head_result import HeadScores
 
 Tick = Callable[[int, int, str], None]
 _CONTROL = "the same tokens behind others instead of behind themselves, so that nothing is repeated"
 # Heads of one layer and row, times time squared, that are held at once (float32: 256 MB).
 _LIMIT = 2**26
+_ATTENTION = "attention"
+
+
+class _Heads(NamedTuple):
+    """Of one block: the heads' kind, scores [head, 3], scores on unrepeated tokens, copying [head]."""
+
+    kind: str
+    scores: np.ndarray
+    control: np.ndarray
+    copying: np.ndarray
 
 
 def pattern_scores(pattern: Float[Tensor, "*batch time time"]) -> Float[Tensor, "*batch 3"]:
@@ -47,13 +58,21 @@ def pattern_scores(pattern: Float[Tensor, "*batch time time"]) -> Float[Tensor, 
 
 
 def head_scores(
-    model: Any, *, length: int = 25, n_rows: int = 8, copying: bool = True, seed: int = 0, progress: Tick | None = None
+    model: Any,
+    *,
+    length: int = 25,
+    n_rows: int = 8,
+    copying: bool = True,
+    seed: int = 0,
+    progress: Tick | None = None,
+    partial: Callable[[HeadScores], None] | None = None,
 ) -> HeadScores:
     """Score every head of `model` on `n_rows` rows of `length` random tokens, repeated once.
 
     A layer that has neither a pattern nor an effective attention has no heads here, and the result says why. A channel
-    of a mixer whose channels do not mix counts as a head. Raises ValueError for a length below 2, fewer than one row, a
-    model that takes no tokens, or more than its positions hold.
+    of a mixer whose channels do not mix counts as a head. Where `progress` raises, `partial` is given the scores of the
+    blocks that were finished, if any. Raises ValueError for a length below 2, fewer than one row, a model that takes no
+    tokens, or more than its positions hold.
     """
     if length < 2 or n_rows < 1:
         raise ValueError(f"{n_rows} rows of {length} tokens were asked for; give 1 row and 2 tokens at least")
@@ -63,39 +82,48 @@ def head_scores(
     draw = torch.randint(model.cfg.d_vocab, (2, n_rows, length), generator=generator)
     repeated = torch.cat([draw[0]] * 2, 1)
     unrepeated = torch.cat([draw[1], draw[0]], 1)
-    tick = progress or _no_tick
-    layers, heads, kinds, scores, control = [], [], [], [], []
+    settings = {"length": length, "n_rows": n_rows, "copying": copying, "n_layers": model.cfg.n_layers}
+    blocks: dict[int, _Heads] = {}
     notes: dict[str, str] = {}
     losses = [_loss(model, repeated), _loss(model, unrepeated)]
+
+    def so_far() -> HeadScores:
+        provenance = provenance_of(model, seed=seed, settings=settings, control=_CONTROL)
+        return _result(blocks, dict(notes), losses, provenance)
+
+    tick = keeping(progress, partial, lambda: so_far() if blocks or notes else None)
+    through = None
     for layer in range(model.cfg.n_layers):
-        tick(layer, model.cfg.n_layers + 1, f"scoring block {layer}")
+        tick(layer, model.cfg.n_layers, f"scoring block {layer}")
         found, kind = _layer_scores(model, layer, repeated)
         if found is None:
             notes[str(layer)] = kind
             continue
         null, _ = _layer_scores(model, layer, unrepeated)
         assert null is not None
-        layers += [layer] * len(found)
-        heads += range(len(found))
-        kinds += [kind] * len(found)
-        scores.append(found)
-        control.append(null)
-    tick(model.cfg.n_layers, model.cfg.n_layers + 1, "reading what heads copy")
-    copied = copying_scores(model, kinds, layers) if copying else np.full(len(layers), np.nan)
+        copied = np.full(len(found), np.nan)
+        if copying and kind == _ATTENTION:
+            through = through_tokens(model) if through is None else through
+            copied = copying_scores(model, layer, len(found), through)
+        blocks[layer] = _Heads(kind, found, null, copied)
+    return so_far()
+
+
+def _result(blocks: dict[int, _Heads], notes: dict[str, str], losses: list[np.ndarray], provenance: Any) -> HeadScores:
+    """Of the blocks so far, by number."""
+    heads = [(layer, head, b.kind) for layer, b in blocks.items() for head in range(len(b.scores))]
     empty = np.zeros((0, 3))
     return HeadScores(
-        layers=np.array(layers, dtype=np.int64),
-        heads=np.array(heads, dtype=np.int64),
-        kinds=kinds,
-        scores=np.concatenate(scores) if scores else empty,
-        control=np.concatenate(control) if control else empty,
-        copying=copied,
+        layers=np.array([layer for layer, *_ in heads], dtype=np.int64),
+        heads=np.array([head for _, head, _ in heads], dtype=np.int64),
+        kinds=[kind for *_, kind in heads],
+        scores=np.concatenate([empty, *(b.scores for b in blocks.values())]),
+        control=np.concatenate([empty, *(b.control for b in blocks.values())]),
+        copying=np.concatenate([empty[:, 0], *(b.copying for b in blocks.values())]),
         loss=losses[0],
         control_loss=losses[1],
         notes=notes,
-        provenance=provenance_of(
-            model, seed=seed, settings={"length": length, "n_rows": n_rows, "copying": copying}, control=_CONTROL
-        ),
+        provenance=provenance,
     )
 
 
@@ -105,7 +133,7 @@ def _layer_scores(model: Any, layer: int, tokens: Tensor) -> tuple[np.ndarray | 
     if pattern is not None:
         with evaluating(model), torch.no_grad():
             _, cache = model.run_with_cache(tokens.to(next(model.parameters()).device), names_filter=pattern)
-        return pattern_scores(cache[pattern].float()).mean(0).double().cpu().numpy(), "attention"
+        return pattern_scores(cache[pattern].float()).mean(0).double().cpu().numpy(), _ATTENTION
     mixer = model.mixers.get(f"blocks.{layer}.mixer")
     if mixer is None:
         return None, "neither an attention pattern nor a recurrent mixer can be read in this block"
@@ -157,7 +185,3 @@ def _loss(model: Any, tokens: Tensor) -> Float[np.ndarray, " predictions"]:
 def _is_pattern(name: str, layer: int) -> bool:
     parsed = hook_names.parse(name)
     return parsed.layer == layer and parsed.point == "pattern"
-
-
-def _no_tick(done: int, total: int, message: str) -> None:
-    """Nobody is watching."""

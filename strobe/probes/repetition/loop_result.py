@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects
 
+NOT_FOLLOWED = "its carry was not followed: the run was cut short"
+
 
 @dataclass(frozen=True)
 class GreedyLoop(Result):
@@ -38,6 +40,16 @@ class GreedyLoop(Result):
     notes: dict[str, str]
 
     @property
+    def partial(self) -> str:
+        """What is missing, in words; empty where nothing is."""
+        asked = int(self.provenance.settings["max_new_tokens"])
+        if len(self.new) < asked:
+            return f"cut short after {len(self.new)} of {asked} new tokens"
+        missing = sum(note == NOT_FOLLOWED for note in self.notes.values())
+        n = len(self.layers)
+        return f"cut short after the carries of {n - missing} of {n} layers" if missing else ""
+
+    @property
     def unit(self) -> str:
         """The text of one turn; empty without a loop."""
         return "".join(self.new[self.onset : self.onset + self.period])
@@ -58,6 +70,8 @@ class GreedyLoop(Result):
 
         fig, at, palette = go.Figure(), np.arange(len(self.new)), figures.colors(template)
         for i, layer in enumerate(self.layers.tolist() if self.period else []):
+            if self.notes.get(str(layer)) == NOT_FOLLOWED:
+                continue
             style = {"dash": figures.DASHES[i % len(figures.DASHES)]}
             fig.add_scatter(
                 x=at, y=self.control[i], mode="lines", name="sampled text", legendgroup="sampled", showlegend=i == 0,
@@ -75,7 +89,7 @@ class GreedyLoop(Result):
         known = self.spectral_radius[np.isfinite(self.spectral_radius)]
         radius = f"; largest spectral radius of a turn {known.max():.3g}" if known.size else ""
         empty = "" if len(self.layers) else "; no layer has a recurrent carry"
-        said = self.verdict + radius + empty
+        said = "; ".join(filter(None, (self.verdict + radius + empty, self.partial)))
         fig.update_layout(
             title={"text": "A greedy loop as a cycle of the carry", "subtitle": {"text": said}}, margin={"t": 84},
             legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.18, "yanchor": "top"},
@@ -98,12 +112,14 @@ class GreedyLoop(Result):
 
     def summary(self) -> str:
         """The verdict, and for each layer how far the carry comes back and how fast a disturbance dies."""
-        lines = [self.verdict]
+        lines = list(filter(None, (self.verdict, self.partial)))
         if self.period:
             lines.append(
                 f"  unit {self.unit!r}; smallest margin in the loop {self.margin[self.onset :].min():.3g} nats"
             )
-            for i, layer in enumerate(self.layers):
+            for i, layer in enumerate(self.layers.tolist()):
+                if self.notes.get(str(layer)) == NOT_FOLLOWED:
+                    continue
                 last, null = self.return_distance[i, -1], np.nanmedian(self.control[i])
                 lines.append(
                     f"  block {layer} ({self.mixers[i]}): distance to one period before {last:.3g} at the end (sampled "

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from strobe.probes.lens.readout import evaluating
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 from strobe.probes.repetition.reinforcement_result import SelfReinforcement
 
@@ -53,8 +54,9 @@ def self_reinforcement(
     copies. Controls, of the same length: random tokens repeated (which the paper finds reinforced as well, only later),
     and the sentence's tokens in a new order in each copy (which has nothing to be reinforced but its words).
 
-    `partial` is given the result so far after each sentence, so that a run that is stopped has one. Raises
-    ValueError for fewer than two copies, no sentence, or one with no token that is predicted.
+    Where `progress` raises, `partial` is given the sentences that were finished; in the middle of the first, the copies
+    of it that were said, if they are two or more. Raises ValueError for fewer than two copies, no sentence, or one with
+    no token that is predicted.
     """
     if copies < 2:
         raise ValueError(f"{copies} copies were asked for; a sentence is compared with its first: give 2 or more")
@@ -74,26 +76,35 @@ def self_reinforcement(
     trained = _trained_copies(model, len(before), rows, copies)
     p: list[Tensor] = []
     wins: list[Tensor] = []
-    result = None
+    saying: _Saying | None = None
+
+    def result() -> SelfReinforcement:
+        return _result(torch.cat(p, 2), torch.cat(wins, 2), len(p), trained, provenance)
+
+    def so_far() -> SelfReinforcement | None:
+        if p:
+            return result()
+        if saying is None or (said := saying.copies(first)) is None:
+            return None
+        return _result(*said, 1, min(trained, said[0].shape[1]), provenance)
+
+    tick = keeping(progress, partial, so_far)
     for i, row in enumerate(rows):
-
-        def tick(done: int, total: int, i: int = i) -> None:
-            if progress is not None:
-                progress(i * total + done, len(rows) * total, f"repeating sentence {i + 1} of {len(rows)}")
-
-        some_p, some_wins = _probabilities(model, before, _variants(model, row, copies, generator), tick)
-        p.append(some_p[:, :, first:])
-        wins.append(some_wins[:, :, first:])
-        result = _result(torch.cat(p, 2).numpy(), torch.cat(wins, 2).numpy(), i + 1, trained, provenance)
-        if partial is not None:
-            partial(result)
-    assert result is not None
-    return result
+        saying = _Saying(model, before, _variants(model, row, copies, generator))
+        while saying.left:
+            done, total = i * saying.total + saying.at, len(rows) * saying.total
+            tick(done, total, f"repeating sentence {i + 1} of {len(rows)}")
+            saying.go_on()
+        whole = saying.copies(first)
+        assert whole is not None
+        p.append(whole[0])
+        wins.append(whole[1])
+    return result()
 
 
-def _result(p: np.ndarray, wins: np.ndarray, n_sentences: int, trained: int, provenance: Any) -> SelfReinforcement:
+def _result(p: Tensor, wins: Tensor, n_sentences: int, trained: int, provenance: Any) -> SelfReinforcement:
     """Of the probabilities and wins [run, copies, tokens] of the sentences so far."""
-    curves = [reinforcement(a, b) for a, b in zip(p, wins, strict=True)]
+    curves = [reinforcement(a, b) for a, b in zip(p.numpy(), wins.numpy(), strict=True)]
     tp, ip, wr = (np.stack(column) for column in zip(*curves, strict=True))
     return SelfReinforcement(
         runs=("sentence", "random tokens", "shuffled in each copy"),
@@ -114,27 +125,45 @@ def _variants(model: Any, row: Tensor, copies: int, generator: torch.Generator) 
     return torch.stack([row.expand(copies, -1), random.expand(copies, -1), shuffled])
 
 
-def _probabilities(
-    model: Any, prefix: Tensor, copies: Tensor, tick: Callable[[int, int], None]
-) -> tuple[Tensor, Tensor]:
-    """(probability of each token, whether it is the most likely) [run, copies, tokens]; where nothing comes before the
-    first token, 0 and False."""
-    runs, n, length = copies.shape
-    tokens = torch.cat([prefix.expand(runs, -1), copies.flatten(1)], 1).to(next(model.parameters()).device)
-    p = torch.zeros(tokens.shape, dtype=torch.float64)
-    wins = torch.zeros(tokens.shape, dtype=torch.bool)
-    state = None
-    with evaluating(model), torch.no_grad():
-        for start in range(0, tokens.shape[1] - 1, _PIECE):
-            tick(start, tokens.shape[1])
-            stop = min(start + _PIECE, tokens.shape[1] - 1)
-            logits, state = model.forward(tokens[:, start:stop], state, return_type="state")
-            following = tokens[:, start + 1 : stop + 1]
+class _Saying:
+    """One sentence's copies [run, copies, tokens] behind a prefix, said a piece at a time: the probability of each
+    token given all before it, and whether it is the most likely; where nothing comes before the first, 0 and False."""
+
+    def __init__(self, model: Any, prefix: Tensor, copies: Tensor) -> None:
+        runs, self.n, self.length = copies.shape
+        self.model, self.prefix, self.state, self.at = model, len(prefix), None, 0
+        device = next(model.parameters()).device
+        self.tokens = torch.cat([prefix.expand(runs, -1), copies.flatten(1)], 1).to(device)
+        self.p = torch.zeros(self.tokens.shape, dtype=torch.float64)
+        self.wins = torch.zeros(self.tokens.shape, dtype=torch.bool)
+        self.total = self.tokens.shape[1]
+
+    @property
+    def left(self) -> bool:
+        """Whether there is something to say."""
+        return self.at < self.total - 1
+
+    def go_on(self) -> None:
+        """Say the next piece."""
+        stop = min(self.at + _PIECE, self.total - 1)
+        following = self.tokens[:, self.at + 1 : stop + 1]
+        with evaluating(self.model), torch.no_grad():
+            piece = self.tokens[:, self.at : stop]
+            logits, self.state = self.model.forward(piece, self.state, return_type="state")
             log_p = logits.double().log_softmax(-1).gather(-1, following[..., None])[..., 0]
-            p[:, start + 1 : stop + 1] = log_p.exp().cpu()
-            wins[:, start + 1 : stop + 1] = (logits.argmax(-1) == following).cpu()
-    behind = slice(len(prefix), None)
-    return p[:, behind].view(runs, n, length), wins[:, behind].view(runs, n, length)
+        self.p[:, self.at + 1 : stop + 1] = log_p.exp().cpu()
+        self.wins[:, self.at + 1 : stop + 1] = (logits.argmax(-1) == following).cpu()
+        self.at = stop
+
+    def copies(self, first: int) -> tuple[Tensor, Tensor] | None:
+        """(probabilities, wins) [run, copies, tokens from `first` on] of the whole copies so far; None for fewer than
+        two, as there is nothing to compare with."""
+        whole = self.n if not self.left else (self.at + 1 - self.prefix) // self.length
+        if whole < 2:
+            return None
+        behind = slice(self.prefix, self.prefix + whole * self.length)
+        p, wins = (x[:, behind].view(len(x), whole, self.length)[:, :, first:] for x in (self.p, self.wins))
+        return p, wins
 
 
 def _trained_copies(model: Any, prefix: int, rows: list[Tensor], copies: int) -> int:

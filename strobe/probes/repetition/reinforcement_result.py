@@ -39,6 +39,9 @@ class SelfReinforcement(Result):
     def partial(self) -> str:
         """What is missing, in words; empty where nothing is."""
         asked = len(self.provenance.settings["sentences"])
+        n, copies = self.tp.shape[1], self.provenance.settings["copies"]
+        if n < copies:
+            return f"cut short after {n} of {copies} copies of the first of {asked} sentences"
         return "" if self.n_sentences == asked else f"cut short after {self.n_sentences} of {asked} sentences"
 
     def figure(self, *, template: str = "strobe_light") -> "plotly.graph_objects.Figure":

@@ -64,6 +64,13 @@ class FeatureAtlas(Result):
     n_tokens: int
 
     @property
+    def partial(self) -> str:
+        """What is missing, in words; empty where nothing is."""
+        settings = self.provenance.settings
+        asked = settings["n_tokens"] // settings["context"] * (settings["context"] - settings["skip"])
+        return "" if self.n_tokens == asked else f"cut short after {self.n_tokens} of {asked} tokens"
+
+    @property
     def n_features(self) -> int:
         """How many features there are."""
         return len(self.density)
@@ -165,4 +172,5 @@ class FeatureAtlas(Result):
             f"{self.n_features} features of {self.hook_name} on {self.n_tokens} tokens: {int(alive.sum())} fire, the "
             f"median one on {np.median(self.density[alive]) if alive.any() else 0:.3%} of the tokens "
             f"({np.median(self.control_density[alive]) if alive.any() else 0:.3%} with the tokens in random order)"
+            f"{'; ' if self.partial else ''}{self.partial}"
         )

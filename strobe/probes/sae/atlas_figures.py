@@ -32,7 +32,7 @@ def histogram(atlas: "FeatureAtlas", feature: int, template: str) -> "plotly.gra
     fig.update_yaxes(title_text="tokens", type="log")
     text = (
         f"active on {atlas.density[feature]:.3%} of {atlas.n_tokens} tokens, on {atlas.control_density[feature]:.3%} "
-        "with the tokens in random order (control)"
+        f"with the tokens in random order (control){'; ' if atlas.partial else ''}{atlas.partial}"
     )
     fig.update_layout(
         title={"text": f"Feature {feature}: activations above 0", "subtitle": {"text": text}},
@@ -93,13 +93,13 @@ def densities(atlas: "FeatureAtlas", template: str) -> "plotly.graph_objects.Fig
         fig.add_scatter(
             x=(edges[1:] + edges[:-1]) / 2, y=counts, mode="lines", name=name, line={**line, "shape": "hvh"}
         )
-    dead = int((atlas.density == 0).sum())
+    undrawn = f"{int((atlas.density == 0).sum())} features never fire and are not drawn"
     fig.update_xaxes(title_text="log10 of the fraction of tokens on which a feature is active")
     fig.update_yaxes(title_text="features", rangemode="tozero")
     fig.update_layout(
         title={
             "text": f"Density of {atlas.n_features} features of {atlas.hook_name}",
-            "subtitle": {"text": f"{atlas.n_tokens} tokens; {dead} features never fire and are not drawn"},
+            "subtitle": {"text": "; ".join(filter(None, (f"{atlas.n_tokens} tokens", atlas.partial, undrawn)))},
         },
         margin={"t": 84},
     )

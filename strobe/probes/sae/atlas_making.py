@@ -7,17 +7,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from strobe.core import Provenance
 from strobe.core.memory import refuse_if_too_large
 from strobe.probes.lens.readout import evaluating, model_readout, residuals
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 from strobe.probes.sae.atlas import BANDS, PER_BAND, FeatureAtlas
 from strobe.probes.sae.autoencoder import SparseAutoencoder
 from strobe.probes.sae.stream import rows_of
+from strobe.probes.side_by_side import words_of
 
 Progress = Callable[[int, int, str], None]
 _ROWS = 16
 _BINS, _TOP, _FOUND = 24, 10, 20
 _BEFORE, _AFTER = 14, 6
+_CONTROL = "the same tokens in random order (half as many rows)"
 
 
 class _Active(NamedTuple):
@@ -40,88 +44,128 @@ def feature_atlas(
     skip: int = 1,
     seed: int = 0,
     on_progress: Progress | None = None,
+    partial: Callable[[FeatureAtlas], None] | None = None,
 ) -> FeatureAtlas:
     """The atlas of `sae` on the first `n_tokens` of `data` (a text, token ids, or a corpus: its "valid" split).
 
-    The first `skip` positions of each row are not counted. A carry is read at every position. Raises ValueError for an
-    autoencoder of another model, or one that never fires on this text.
+    The first `skip` positions of each row are not counted. A carry is read at every position. Where `on_progress`
+    raises, `partial` is given the atlas of the rows that were read, if any feature fired on them. Raises ValueError for
+    an autoencoder of another model, or one that never fires on this text.
     """
     sae.check(model)
     rows = rows_of(model, data, "valid", context).in_order(n_tokens)
+    order = np.random.default_rng(seed).permutation(rows.numel())
+    shuffled = rows.flatten()[torch.from_numpy(order)].reshape(rows.shape)[: max(1, len(rows) // 2)]
+    settings = {
+        "hook_name": sae.hook_name, "head": sae.head, "kind": sae.kind, "sae": sae.weights_hash(),
+        "n_tokens": rows.numel(), "context": rows.shape[1], "skip": skip,
+    }  # fmt: skip
     with evaluating(model):
-        active = _active(model, sae, rows, skip, on_progress, "reading the text")
-        if not len(active.value):
+        effects = _logit_effects(model, sae, rows)
+        text, control = _Reading(model, sae, rows, skip), _Reading(model, sae, shuffled, skip)
+
+        def result() -> FeatureAtlas:
+            said = provenance_of(model, seed=seed, settings=settings, control=_CONTROL)
+            return _atlas(model, sae, text, control, effects, said)
+
+        tick = keeping(on_progress, partial, lambda: result() if text.fired and control.done else None)
+        while text.done < len(rows):
+            # The control keeps up, so that an atlas that is cut short has it too.
+            behind = control.done * len(rows) < text.done * len(shuffled)
+            tick(text.done, len(rows), "reading the text, and shuffled")
+            (control if behind else text).read()
+        while control.done < len(shuffled):
+            tick(len(rows), len(rows), "reading it shuffled")
+            control.read()
+        if not text.fired:
             raise ValueError(
                 f"no feature of the autoencoder of {sae.hook_name!r} fires on these {rows.numel()} tokens; it is not "
                 "one of this model and hook point, or its thresholds are too high"
             )
-        order = np.random.default_rng(seed).permutation(rows.numel())
-        shuffled = rows.flatten()[torch.from_numpy(order)].reshape(rows.shape)
-        control = _active(model, sae, shuffled[: max(1, len(rows) // 2)], skip, on_progress, "reading it shuffled")
-        ids, effects = _logit_effects(model, sae, rows)
-    counted = rows.shape[0] * (rows.shape[1] - skip)
-    counted_control = max(1, len(rows) // 2) * (rows.shape[1] - skip)
-    at, words, values = _passages(active, rows.numpy(), sae.d_sae)
-    named, features, means = _by_token(active, rows.numpy(), skip, ids)
-    n = np.bincount(active.feature, minlength=sae.d_sae)
-    maximum = np.zeros(sae.d_sae)
+        return result()
+
+
+class _Reading:
+    """What fires on `rows` [n, time], a piece of them at a time; the first `done` were read."""
+
+    def __init__(self, model: Any, sae: SparseAutoencoder, rows: Tensor, skip: int) -> None:
+        self.model, self.sae, self.rows, self.skip = model, sae, rows, skip
+        self.done = 0
+        self.parts: list[tuple[np.ndarray, ...]] = []
+
+    @property
+    def fired(self) -> bool:
+        """Whether any feature did."""
+        return any(len(part[-1]) for part in self.parts)
+
+    @property
+    def counted(self) -> int:
+        """Tokens that were read, without the first of each row."""
+        return self.done * (self.rows.shape[1] - self.skip)
+
+    def read(self) -> None:
+        """Read the next rows. Raises CaptureTooLarge if all that fires would not fit in memory."""
+        piece = self.rows[self.done : self.done + _ROWS]
+        positions = list(range(self.skip, self.rows.shape[1]))
+        device = next(self.model.parameters()).device
+        features = self.sae.encode(self.sae.site.read(self.model, piece.to(device), positions))
+        row, position, feature = features.nonzero(as_tuple=True)
+        value = features[row, position, feature]
+        if not self.done:
+            whole = len(value) * (len(self.rows) / len(piece))
+            refuse_if_too_large(
+                int(whole * 64),
+                f"the {whole:.0f} activations of {self.sae.d_sae} features on {self.rows.numel()} tokens",
+                "read fewer tokens",
+            )
+        found = (row + self.done, position + self.skip, feature)
+        self.parts.append((*(i.cpu().numpy() for i in found), value.double().cpu().numpy()))
+        self.done += len(piece)
+
+    def active(self) -> _Active:
+        """All that fired so far."""
+        return _Active(*(np.concatenate(column) for column in zip(*self.parts, strict=True)))
+
+
+def _atlas(
+    model: Any,
+    sae: SparseAutoencoder,
+    text: _Reading,
+    control: _Reading,
+    effects: tuple[np.ndarray, np.ndarray],
+    provenance: Provenance,
+) -> FeatureAtlas:
+    """Of what was read so far."""
+    active, rows, n_features = text.active(), text.rows[: text.done].numpy(), sae.d_sae
+    at, tokens, values = _passages(active, rows, n_features)
+    named, features, means = _by_token(active, rows, text.skip, effects[0])
+    n = np.bincount(active.feature, minlength=n_features)
+    maximum = np.zeros(n_features)
     np.maximum.at(maximum, active.feature, active.value)
-    sums = np.bincount(active.feature, active.value, sae.d_sae)
+    sums = np.bincount(active.feature, active.value, n_features)
     part = np.minimum((active.value / maximum[active.feature] * _BINS).astype(int), _BINS - 1)
-    histogram = np.bincount(active.feature * _BINS + part, minlength=sae.d_sae * _BINS).reshape(-1, _BINS)
+    histogram = np.bincount(active.feature * _BINS + part, minlength=n_features * _BINS).reshape(-1, _BINS)
     return FeatureAtlas(
         hook_name=sae.hook_name,
         sae_hash=sae.weights_hash(),
-        density=n / counted,
-        control_density=np.bincount(control.feature, minlength=sae.d_sae) / counted_control,
+        density=n / text.counted,
+        control_density=np.bincount(control.active().feature, minlength=n_features) / control.counted,
         maximum=maximum,
-        mean_active=np.divide(sums, n, out=np.zeros(sae.d_sae), where=n > 0),
+        mean_active=np.divide(sums, n, out=np.zeros(n_features), where=n > 0),
         histogram=histogram.astype(np.int32),
-        logit_tokens=ids,
-        logit_effects=effects,
+        logit_tokens=effects[0],
+        logit_effects=effects[1],
         passage_at=at,
-        passage_tokens=words,
+        passage_tokens=tokens,
         passage_values=values,
         token_ids=named,
-        token_texts=[_text(model, int(i)) for i in named],
+        token_texts=words_of(model, named.tolist()),
         token_features=features,
         token_means=means,
         before=_BEFORE,
-        n_tokens=counted,
-        provenance=provenance_of(
-            model,
-            seed=seed,
-            settings={
-                "hook_name": sae.hook_name, "head": sae.head, "kind": sae.kind, "sae": sae.weights_hash(),
-                "n_tokens": rows.numel(), "context": rows.shape[1], "skip": skip,
-            },
-            control="the same tokens in random order (half as many rows)",
-        ),
-    )  # fmt: skip
-
-
-def _active(
-    model: Any, sae: SparseAutoencoder, rows: Tensor, skip: int, on_progress: Progress | None, what: str
-) -> _Active:
-    parts: list[tuple[np.ndarray, ...]] = []
-    device = next(model.parameters()).device
-    positions = list(range(skip, rows.shape[1]))
-    for first in range(0, len(rows), _ROWS):
-        if on_progress is not None:
-            on_progress(first, len(rows), what)
-        features = sae.encode(sae.site.read(model, rows[first : first + _ROWS].to(device), positions))
-        row, position, feature = features.nonzero(as_tuple=True)
-        value = features[row, position, feature]
-        if first == 0:
-            whole = len(value) * (len(rows) / min(_ROWS, len(rows)))
-            refuse_if_too_large(
-                int(whole * 64),
-                f"the {whole:.0f} activations of {sae.d_sae} features on {rows.numel()} tokens",
-                "read fewer tokens",
-            )
-        found = (row + first, position + skip, feature)
-        parts.append((*(i.cpu().numpy() for i in found), value.double().cpu().numpy()))
-    return _Active(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        n_tokens=text.counted,
+        provenance=provenance,
+    )
 
 
 def _logit_effects(model: Any, sae: SparseAutoencoder, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -217,7 +261,3 @@ def _by_token(
         features[i, : len(mine)] = pairs[mine] % n_features
         best[i, : len(mine)] = means[mine]
     return ids, features, best
-
-
-def _text(model: Any, token: int) -> str:
-    return f"[{token}]" if model.tokenizer is None else str(model.to_string([token]))

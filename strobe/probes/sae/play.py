@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from strobe.core.result import Result
+from strobe.models.generation import generate_stream
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 from strobe.probes.sae.autoencoder import SparseAutoencoder
 from strobe.probes.sae.intervening import feature_hooks
+from strobe.probes.side_by_side import draw_each, surprise, words_of
 from strobe.probes.steering.contrast import token_row
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ class FeaturePlay(Result):
     continuations: list[list[str]]
     surprise: Float[np.ndarray, "run time"]
 
+    @property
+    def partial(self) -> str:
+        """What is missing, in words; empty where nothing is."""
+        written, asked = self.surprise.shape[1], int(self.provenance.settings["max_new_tokens"])
+        return "" if written == asked else f"cut short after {written} of {asked} new tokens"
+
     def figure(self, *, template: str = "strobe_light") -> "plotly.graph_objects.Figure":
         """What the model as it is thinks of each continuation: mean nats a token up to each new token."""
         import plotly.graph_objects as go
@@ -57,7 +64,7 @@ class FeaturePlay(Result):
         fig.update_yaxes(title_text="mean surprise so far (nats per token)", rangemode="tozero")
         text = (
             f"feature {self.feature} set to {self.values[0]:.3g}, or to 0; control: feature {self.control_feature} set "
-            f"to {self.values[1]:.3g}"
+            f"to {self.values[1]:.3g}{'; ' if self.partial else ''}{self.partial}"
         )
         fig.update_layout(
             title={"text": "What the model as it is thinks of each continuation", "subtitle": {"text": text}},
@@ -79,6 +86,7 @@ class FeaturePlay(Result):
     def summary(self) -> str:
         """Each run's continuation with the model's mean surprise at it."""
         lines = [f"{''.join(self.prompt)!r}, feature {self.feature}, control {self.control_feature}"]
+        lines += [f"  {self.partial}"] if self.partial else []
         for i, run in enumerate(RUNS):
             mean = np.nanmean(self.surprise[i]) if self.continuations[i] else np.nan
             lines.append(f"  {run}: {''.join(self.continuations[i])!r} ({mean:.3g} nats per token)")
@@ -97,11 +105,13 @@ def feature_play(
     temperature: float | int = 0.7,
     seed: int = 0,
     progress: Tick | None = None,
+    partial: Callable[[FeaturePlay], None] | None = None,
 ) -> FeaturePlay:
     """Continue `prompt` as it is, with `feature` set to `value` on every token, ablated, and with the `control`
-    (feature, value) set instead; all with one seed.
+    (feature, value) set instead; all with one seed, and a token of each in turn.
 
-    Raises ValueError for an autoencoder of another model, IndexError for a feature that does not exist.
+    Where `progress` raises, `partial` is given the texts as far as they had come. Raises ValueError for an autoencoder
+    of another model, IndexError for a feature that does not exist.
     """
     sae.check(model)
     if max_new_tokens < 1:
@@ -115,46 +125,39 @@ def feature_play(
         feature_hooks(sae, {control[0]: float(control[1])}),
     )
     # A carry is edited at every token of the prompt too, as an activation is.
-    states: Any = list(range(len(row))) if sae.site.is_state else None
-    continuations, surprise = [], np.full((len(RUNS), max_new_tokens), np.nan)
-    for i, (run, installed) in enumerate(zip(RUNS, hooks, strict=True)):
-        if progress is not None:
-            progress(i, len(RUNS), f"continuing: {run}")
-        options: dict[str, Any] = {"states": states} if installed and states is not None else {}
-        whole = model.generate(
-            tokens, max_new_tokens, temperature=temperature, seed=seed, fwd_hooks=installed, **options
+    states: Any = {"states": list(range(len(row)))} if sae.site.is_state else {}
+    streams = [
+        generate_stream(
+            model, tokens, max_new_tokens, temperature=temperature, seed=seed, fwd_hooks=installed,
+            **(states if installed else {}),
         )
-        new = whole[0, len(row) :]
-        continuations.append(_words(model, new))
-        surprise[i, : len(new)] = _surprise(model, row, new)
-    return FeaturePlay(
-        prompt=_words(model, row),
-        feature=feature,
-        control_feature=control[0],
-        values=(float(value), float(control[1])),
-        continuations=continuations,
-        surprise=surprise,
-        provenance=provenance_of(
-            model,
-            seed=seed,
-            settings={
-                "prompt": prompt if isinstance(prompt, str) else [int(t) for t in prompt], "feature": feature,
-                "value": float(value), "hook_name": sae.hook_name, "sae": sae.weights_hash(),
-                "max_new_tokens": max_new_tokens, "temperature": temperature,
-            },
-            control=f"feature {control[0]}, of equal activity, set to {float(control[1]):.3g}",
-        ),
-    )  # fmt: skip
+        for installed in hooks
+    ]  # fmt: skip
+    drawn: list[list[int]] = [[] for _ in streams]
+    settings = {
+        "prompt": prompt if isinstance(prompt, str) else [int(t) for t in prompt], "feature": feature,
+        "value": float(value), "hook_name": sae.hook_name, "sae": sae.weights_hash(),
+        "max_new_tokens": max_new_tokens, "temperature": temperature,
+    }  # fmt: skip
 
+    def result(n: int) -> FeaturePlay:
+        """Of the first `n` new tokens, which is how far all have come; a text may have ended before."""
+        surprises = np.full((len(RUNS), n), np.nan)
+        for i, ids in enumerate(drawn):
+            surprises[i, : len(ids)] = surprise(model, row, ids)
+        said = f"feature {control[0]}, of equal activity, set to {float(control[1]):.3g}"
+        return FeaturePlay(
+            prompt=words_of(model, row),
+            feature=feature,
+            control_feature=control[0],
+            values=(float(value), float(control[1])),
+            continuations=[words_of(model, ids) for ids in drawn],
+            surprise=surprises,
+            provenance=provenance_of(model, seed=seed, settings=settings, control=said),
+        )
 
-def _surprise(model: Any, row: Tensor, new: Tensor) -> np.ndarray:
-    whole = torch.cat([row.to(new), new])[None]
-    with torch.no_grad():
-        log_p = model(whole[:, :-1])[0, len(row) - 1 :].double().log_softmax(-1)
-    return -log_p.gather(-1, new[:, None])[:, 0].cpu().numpy()
-
-
-def _words(model: Any, ids: Tensor) -> list[str]:
-    if model.tokenizer is None:
-        return [f"[{int(i)}]" for i in ids]
-    return [str(model.to_string([int(i)])) for i in ids]
+    tick = keeping(progress, partial, lambda: result(i) if i else None)
+    for i in range(max_new_tokens):
+        tick(i, max_new_tokens, "continuing four ways, side by side")
+        draw_each(streams, drawn)
+    return result(max_new_tokens)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from strobe.core.result import Result
 from strobe.models.generation import generate_stream
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
+from strobe.probes.side_by_side import draw_each, surprise, words_of
 from strobe.probes.steering.apply import Steering, Where
 from strobe.probes.steering.contrast import token_row
 from strobe.probes.steering.vector import SteeringVector
@@ -135,8 +135,7 @@ def steered_text(
     drawing = {"temperature": temperature, "seed": seed}
     streams = [generate_stream(model, tokens, max_new_tokens, **drawing)]
     streams += [run.generate_stream(tokens, max_new_tokens, **drawing) for run in runs]
-    drawn_ids: list[list[Tensor]] = [[] for _ in streams]
-    continuations: list[list[str]] = [[] for _ in streams]
+    drawn_ids: list[list[int]] = [[] for _ in streams]
     used = [v if layers is None else v.only([layers] if isinstance(layers, int) else layers) for v in given]
     places = ", ".join(f"{v.operation} at {v.point} of layers {', '.join(map(str, v.layers))}" for v in used)
     settings = {
@@ -147,47 +146,25 @@ def steered_text(
     }  # fmt: skip
 
     def result(n: int) -> SteeredText:
-        """Of the first `n` new tokens."""
-        surprise = np.full((len(streams), n), np.nan)
+        """Of the first `n` new tokens, which is how far all have come; a text may have ended before."""
+        surprises = np.full((len(streams), n), np.nan)
         for i, ids in enumerate(drawn_ids):
-            surprise[i, : len(ids)] = _surprise(model, row, torch.cat(ids))
+            surprises[i, : len(ids)] = surprise(model, row, ids)
         return SteeredText(
-            prompt=_words(model, row),
+            prompt=words_of(model, row),
             runs=["unsteered", "steered", *(f"random {i + 1}" for i in range(n_random))],
-            continuations=[list(words) for words in continuations],
-            surprise=surprise,
+            continuations=[words_of(model, ids) for ids in drawn_ids],
+            surprise=surprises,
             steering=f"{places}, multiplier {multiplier:g}",
             provenance=provenance_of(
                 model, seed=seed, settings=settings, control=f"random directions of equal norm, {n_random} draws"
             ),
         )
 
+    tick = keeping(progress, partial, lambda: result(i) if i else None)
     for i in range(max_new_tokens):
-        if progress is not None:
-            try:
-                progress(i, max_new_tokens, "continuing side by side")
-            except BaseException:
-                if partial is not None and i:
-                    partial(result(i))
-                raise
-        for ids, words, stream in zip(drawn_ids, continuations, streams, strict=True):
-            # A run that has drawn the end of text draws no more.
-            if (new := next(stream, None)) is not None:
-                ids.append(new)
-                words += _words(model, new)
+        tick(i, max_new_tokens, "continuing side by side")
+        draw_each(streams, drawn_ids)
         if written is not None:
-            written([list(words) for words in continuations])
+            written([words_of(model, ids) for ids in drawn_ids])
     return result(max_new_tokens)
-
-
-def _surprise(model: Any, row: Tensor, new: Tensor) -> np.ndarray:
-    whole = torch.cat([row.to(new), new])[None]
-    with torch.no_grad():
-        log_p = model(whole[:, :-1])[0, len(row) - 1 :].double().log_softmax(-1)
-    return -log_p.gather(-1, new[:, None])[:, 0].cpu().numpy()
-
-
-def _words(model: Any, ids: Tensor) -> list[str]:
-    if model.tokenizer is None:
-        return [f"[{int(i)}]" for i in ids]
-    return [str(model.to_string([int(i)])) for i in ids]

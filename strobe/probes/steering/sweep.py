@@ -15,6 +15,7 @@ from torch import Tensor
 
 from strobe.models.generation import sample
 from strobe.models.state import ModelState
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 from strobe.probes.steering.apply import change
 from strobe.probes.steering.questions import Asked, Question, ask
@@ -52,7 +53,7 @@ def steering_sweep(
     n_bootstrap: int = 1000,
     seed: int = 0,
     progress: Tick | None = None,
-    keep: Callable[[SteeringSweep], None] | None = None,
+    partial: Callable[[SteeringSweep], None] | None = None,
 ) -> SteeringSweep:
     """What `vectors` (by name, as "residual" or "state") do to the answers of `questions`, one layer at a time.
 
@@ -61,8 +62,8 @@ def steering_sweep(
     noise): a residual vector then goes on being added at every new token, an edit of the carry is made once and
     propagates; the unsteered model's perplexity of what came out is the guard. `labels`: positive and negative side.
 
-    Questions are asked one after another, each of every layer and multiplier. If `progress` raises, `keep` is given the
-    sweep over the questions that were finished, if any, and the exception goes on to the caller.
+    Questions are asked one after another, each of every layer and multiplier. Where `progress` raises, `partial` is
+    given the sweep over the questions that were finished, if any.
 
     Raises ValueError for a vector of another model, no question or multiplier, fewer than one random direction, or a
     layer that no vector has.
@@ -107,14 +108,9 @@ def steering_sweep(
             ),
         )
 
+    tick = keeping(progress, partial, lambda: finished(i) if i else None)
     for i, question in enumerate(asked):
-        if progress is not None:
-            try:
-                progress(i, len(asked), "asking every layer and multiplier")
-            except BaseException:
-                if keep is not None and i:
-                    keep(finished(i))
-                raise
+        tick(i, len(asked), "asking every layer and multiplier")
         ids = question.ids.to(next(model.parameters()).device)[None]
         prefix = model.state_after(ids[:, :-1])
         for first in range(0, len(settings), _ROWS):

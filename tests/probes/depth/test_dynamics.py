@@ -1,9 +1,12 @@
 """Oracle: planted trajectories with a closed form (a contraction, a rotation), and a model of tied blocks."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 import transformers as tf
+from cutting import stopped
 from depth_models import TOKENS, VOCAB, D, build, tied
 
 from strobe.core import load_result
@@ -142,3 +145,24 @@ def test_what_cannot_be_done_is_refused():
     )  # fmt: skip
     with pytest.raises(ValueError, match="real-valued inputs"):
         depth_dynamics(HookedLM(config), TOKENS)
+
+
+def test_a_run_that_is_stopped_has_the_rows_that_were_read(monkeypatch):
+    model = tied([0, 0, 1])
+    monkeypatch.setattr(module, "_NUMBERS", 2 * 4 * TOKENS.shape[1] * D)
+    ask = partial(depth_dynamics, model, TOKENS)
+    assert stopped(ask, lambda done, _: done == 0) is None
+    so_far, fresh, whole = stopped(ask, lambda done, _: done == 4), depth_dynamics(model, TOKENS[:4]), ask()
+    for name in ("convergence", "speed", "similarity_state", "similarity_update", "stable_rank", "coherence"):
+        np.testing.assert_array_equal(getattr(so_far, name), getattr(fresh, name))
+        np.testing.assert_array_equal(getattr(so_far, f"{name}_control"), getattr(fresh, f"{name}_control"))
+    read, asked = 4 * (TOKENS.shape[1] - 1), TOKENS.shape[0] * (TOKENS.shape[1] - 1)
+    assert so_far.partial == f"cut short after {read} of {asked} tokens" and not whole.partial
+    assert so_far.partial in so_far.summary() and so_far.partial in so_far.figure().layout.title.subtitle.text
+    assert so_far.partial in so_far.update_figure().layout.title.subtitle.text
+
+
+def test_a_text_shorter_than_a_row_is_a_row():
+    model = tied([0, 0, 1])
+    short = depth_dynamics(model, TOKENS[0, :9], context=64)
+    np.testing.assert_array_equal(short.convergence, depth_dynamics(model, TOKENS[:1, :9]).convergence)

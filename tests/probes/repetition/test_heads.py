@@ -3,10 +3,13 @@
 Further: a copying head and its opposite, by construction.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 import transformers as tf
+from cutting import stopped
 
 from strobe.core.result import load_result
 from strobe.models import HookedLM, ModelConfig
@@ -119,11 +122,11 @@ def test_a_copying_head_scores_one_and_its_opposite_minus_one():
     mixer.W_O.weight[:4, :4] = torch.eye(4)
     mixer.W_O.weight[:4, 4:8] = -torch.eye(4)
     mixer.W_O.weight[:, 8:] = torch.randn(16, 8)
-    scores = copying_scores(model, ["attention"] * 4, [0] * 4)
+    scores = copying_scores(model, 0, 4)
     assert scores[:2] == pytest.approx([1, -1], abs=1e-4)
     # Of the whole token-to-token matrix, which is as wide as the vocabulary.
     model.unembed.weight.copy_(torch.randn(23, 16))
-    scores = copying_scores(model, ["attention"] * 4, [0] * 4)
+    scores = copying_scores(model, 0, 4)
     circuit = model.W_E.double() @ ov_circuits(model, 0, 4)[2].double() @ model.W_U.double()
     values = torch.linalg.eigvals(circuit)
     assert -0.99 < scores[2] < 0.99
@@ -286,3 +289,19 @@ def test_an_attention_between_recurrent_layers_has_its_pattern_and_its_circuit(k
     v = attention.v_proj.weight.view(2, 8, 32).repeat_interleave(2, 0)
     expected = gate * torch.einsum("hdi,ohd->hio", v, attention.o_proj.weight.view(32, 4, 8))
     torch.testing.assert_close(ov_circuits(model, layer, 4), expected.detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_that_is_stopped_has_the_blocks_that_were_scored():
+    model = small("gru", "attention", "mamba2")
+    whole = head_scores(model, length=5, n_rows=2, seed=3)
+    ask = partial(head_scores, model, length=5, n_rows=2, seed=3)
+    assert stopped(ask, lambda done, _: done == 0) is None
+    so_far = stopped(ask, lambda done, _: done == 2)
+    here = whole.layers < 2
+    assert here.sum() == len(so_far.layers) and not here.all()
+    for name in ("scores", "control", "copying"):
+        np.testing.assert_array_equal(getattr(so_far, name), getattr(whole, name)[here])
+    np.testing.assert_array_equal(so_far.loss, whole.loss)
+    assert np.isfinite(so_far.copying).all() and list(so_far.notes) == ["0"]
+    assert so_far.partial == "cut short after 2 of 3 blocks" and not whole.partial
+    assert so_far.partial in so_far.summary() and so_far.partial in so_far.figure().layout.title.subtitle.text

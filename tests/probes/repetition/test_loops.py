@@ -3,10 +3,13 @@
 Further: the loop of a hand-made machine, carries recomputed one token at a time, Hugging Face models.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 import transformers as tf
+from cutting import stopped
 
 from strobe.core.result import load_result
 from strobe.models import HookedLM, ModelConfig
@@ -159,3 +162,43 @@ def test_what_cannot_loop_is_refused():
         greedy_loop(small("gru"), [])
     with pytest.raises(ValueError, match="give 8 and 2"):
         greedy_loop(small("gru"), [1], max_new_tokens=4)
+
+
+@pytest.fixture
+def looping(monkeypatch):
+    """Greedy continuations that turn around after four tokens."""
+    real = module.generate_stream
+
+    def into_a_loop(model, row, n, *, temperature, **kwargs):
+        if temperature:
+            yield from real(model, row, n, temperature=temperature, **kwargs)
+            return
+        for token in [5, 6, 8, 1, *([4, 9, 2][i % 3] for i in range(n - 4))]:
+            yield torch.tensor([token])
+
+    monkeypatch.setattr(module, "generate_stream", into_a_loop)
+    return partial(greedy_loop, small("gru", "mamba2", "attention"), [3, 1, 7], max_new_tokens=31)
+
+
+def test_a_run_that_is_stopped_has_the_text_so_far_and_its_loop(looping):
+    whole = looping()
+    assert stopped(looping, lambda done, _: done == 0) is None
+    early, late = (stopped(looping, lambda done, _, n=n: done == n) for n in (9, 19))
+    assert (early.period, early.new, early.verdict) == (0, whole.new[:9], "no loop in 9 tokens")
+    assert early.partial == "cut short after 9 of 31 new tokens" and not whole.partial
+    assert (late.period, late.onset, late.new) == (3, 4, whole.new[:19])
+    np.testing.assert_allclose(late.margin, whole.margin[:19], rtol=1e-4, atol=1e-6)
+    assert np.isnan(late.return_distance).all() and late.return_distance.shape == (2, 19)
+    assert list(late.notes) == ["2", "0", "1"] and "was not followed" in late.notes["0"]
+    assert "cut short after 19 of 31" in late.summary() and "19 of 31" in late.figure().layout.title.subtitle.text
+
+
+def test_a_run_that_is_stopped_has_the_layers_whose_carry_was_followed(looping, tmp_path):
+    whole, so_far = looping(), stopped(looping, lambda _, what: what.endswith("block 1"))
+    assert so_far.new == whole.new and so_far.partial == "cut short after the carries of 1 of 2 layers"
+    np.testing.assert_array_equal(so_far.return_distance[0], whole.return_distance[0])
+    np.testing.assert_array_equal(so_far.control[0], whole.control[0])
+    assert so_far.spectral_radius[0] == whole.spectral_radius[0] and np.isnan(so_far.spectral_radius[1])
+    assert "block 0 (GRU)" in so_far.summary() and "block 1 (Mamba2)" not in so_far.summary()
+    assert [t.name for t in so_far.figure().data] == ["sampled text", "block 0 (GRU)"]
+    assert load_result(so_far.save(tmp_path / "l.safetensors")) == so_far

@@ -84,11 +84,31 @@ def test_a_run_that_is_stopped_has_its_sentences():
     with pytest.raises(KeyboardInterrupt):
         self_reinforcement(model, [[3, 4, 5], [7, 8], [6, 9]], **options, progress=progress, partial=kept.append)
     two = self_reinforcement(model, [[3, 4, 5], [7, 8]], **options)
-    assert [k.n_sentences for k in kept] == [1, 2] and not two.partial
-    np.testing.assert_array_equal(kept[1].tp, two.tp)
-    np.testing.assert_array_equal(kept[1].wr, two.wr)
-    assert kept[1].partial == "cut short after 2 of 3 sentences" and kept[1].partial in kept[1].summary()
-    assert kept[1].partial in kept[1].figure().layout.title.subtitle.text
+    (so_far,) = kept
+    assert so_far.n_sentences == 2 and not two.partial
+    np.testing.assert_array_equal(so_far.tp, two.tp)
+    np.testing.assert_array_equal(so_far.wr, two.wr)
+    assert so_far.partial == "cut short after 2 of 3 sentences" and so_far.partial in so_far.summary()
+    assert so_far.partial in so_far.figure().layout.title.subtitle.text
+
+
+def test_one_sentence_that_is_stopped_has_the_copies_that_were_said(monkeypatch):
+    monkeypatch.setattr(module, "_PIECE", 5)
+    model, kept = small("mamba2"), []
+
+    def progress(done, total, what):
+        if done >= 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        self_reinforcement(model, [[3, 4, 5]], copies=9, progress=progress, partial=kept.append)
+    (so_far,) = kept
+    # Five tokens were read, which say what comes up to the sixth: two whole copies.
+    whole = self_reinforcement(model, [[3, 4, 5]], copies=9)
+    assert so_far.tp.shape == (3, 2)
+    np.testing.assert_array_equal(so_far.tp, whole.tp[:, :2])
+    np.testing.assert_array_equal(so_far.wr, whole.wr[:, :2])
+    assert so_far.partial == "cut short after 2 of 9 copies of the first of 1 sentences" and not whole.partial
 
 
 def test_a_model_without_memory_is_not_reinforced(tmp_path):

@@ -1,8 +1,11 @@
 """Oracle: replacements of known effect (the identity, nothing, the mean), PCA in closed form, hand-counted tokens."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from cutting import stopped
 from torch.nn import functional as F
 
 from strobe.models import StateEdit
@@ -146,3 +149,34 @@ def test_play_and_text_say_what_was_done(native, make_sae, tokens):
     silent = make_sae(native, NAME, 16, kind="jumprelu", k=None, threshold=torch.full((40,), 1e9))
     with pytest.raises(ValueError, match=r"no feature of the autoencoder .* fires"):
         feature_atlas(native, silent, tokens, n_tokens=100, context=20)
+
+
+def test_an_atlas_that_is_stopped_is_that_of_the_rows_that_were_read(native, make_sae, tokens):
+    sae = make_sae(native, NAME, 16)
+    rows = tokens.flatten()[: 48 * 20].reshape(48, 20)
+    ask = partial(feature_atlas, native, sae, rows, n_tokens=48 * 20, context=20)
+    assert stopped(ask, lambda done, _: done == 0, watched="on_progress") is None
+    so_far = stopped(ask, lambda done, _: done == 32, watched="on_progress")
+    whole, fresh = ask(), feature_atlas(native, sae, rows[:32], n_tokens=32 * 20, context=20)
+    for name in ("density", "maximum", "mean_active", "histogram", "passage_at", "token_ids", "token_means"):
+        np.testing.assert_array_equal(getattr(so_far, name), getattr(fresh, name))
+    np.testing.assert_array_equal(so_far.logit_effects, whole.logit_effects)
+    # Of the shuffled text, half as long, the first 16 rows had been read.
+    order = np.random.default_rng(0).permutation(rows.numel())
+    shuffled = rows.flatten()[torch.from_numpy(order)].reshape(rows.shape)[:16]
+    active = sae.encode(sae.site.read(native, shuffled))[:, 1:] > 0
+    np.testing.assert_allclose(so_far.control_density, active.flatten(0, 1).double().mean(0).numpy())
+    assert so_far.partial == "cut short after 608 of 912 tokens" and not whole.partial and not fresh.partial
+    assert so_far.partial in so_far.summary()
+    assert all(so_far.partial in f.layout.title.subtitle.text for f in (so_far.figure(), so_far.figure(3)))
+
+
+def test_play_that_is_stopped_has_the_beginnings_of_all_four_texts(native, make_sae):
+    sae = make_sae(native, NAME, 16)
+    ask = partial(feature_play, native, sae, [3, 5, 8], 4, 25.0, (9, 25.0), max_new_tokens=6)
+    assert stopped(ask, lambda done, _: done == 0) is None
+    whole, so_far = ask(), stopped(ask, lambda done, _: done == 2)
+    assert so_far.continuations == [words[:2] for words in whole.continuations]
+    np.testing.assert_allclose(so_far.surprise, whole.surprise[:, :2], atol=1e-4)
+    assert so_far.partial == "cut short after 2 of 6 new tokens" and not whole.partial
+    assert so_far.partial in so_far.summary() and so_far.partial in so_far.figure().layout.title.subtitle.text

@@ -171,7 +171,7 @@ def test_a_sweep_that_is_stopped_keeps_the_questions_that_were_finished(hybrid, 
     with pytest.raises(_Stop):
         steering_sweep(
             hybrid, vectors, QUESTIONS, multipliers=MULTIPLIERS, n_random=2, n_continued=1, continuation=4, seed=3,
-            n_bootstrap=400, progress=progress, keep=kept.append,
+            n_bootstrap=400, progress=progress, partial=kept.append,
         )  # fmt: skip
     if not after:
         assert not kept, "nothing was finished"

@@ -1,0 +1,44 @@
+"""A probe that is stopped at a step, as a cancelled job stops it; and a job that is cancelled at one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+class Stopped(Exception):
+    """As a cancelled job raises it."""
+
+
+def stopped(ask: Callable[..., Any], when: Callable[[int, str], bool], *, watched: str = "progress") -> Any:
+    """What ``ask(progress=, partial=)`` gave when its progress was told a step of which ``when(done, message)`` is."""
+
+    def progress(done: int, total: int, message: str) -> None:
+        if when(done, message):
+            raise Stopped
+
+    given: list[Any] = []
+    with pytest.raises(Stopped):
+        ask(**{watched: progress, "partial": given.append})
+    return given[-1] if given else None
+
+
+def cancelled_at(monkeypatch: pytest.MonkeyPatch, module: Any, work: str, when: Callable[[int, str], bool]) -> None:
+    """Have ``module.work(key, ..., tick)`` cancel its own job at the first step of which ``when(done, message)`` is."""
+    from strobe.dashboards.jobs import runner
+
+    whole = getattr(module, work)
+
+    def watched(key: str, *given: Any) -> Any:
+        *asked, tick = given
+
+        def tell(done: int, total: int, message: str = "") -> None:
+            if when(done, message):
+                job = runner().get(key)
+                assert job is not None
+                job.cancel()
+            tick(done, total, message)
+
+        return whole(key, *asked, tell)
+
+    monkeypatch.setattr(module, work, watched)
