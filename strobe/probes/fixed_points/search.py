@@ -56,8 +56,9 @@ def search(
 ) -> Search:
     """Search from `initial` [n, size], then up to `rounds` times between the points, until a round finds no new one.
 
-    While the index sum of a map with a box is not 1, points are known to be missing, and each round also searches from
-    `most` new random carries. `slow_below`: see `SLOW_SHARE` for None.
+    While the index sum of a map with a box is not 1, points are known to be missing, and each round that leaves it so
+    searches from `most` new random carries too. They come last: far from every point of gated cells lie places from
+    which nothing arrives, and a few of those cost more than all else. `slow_below`: see `SLOW_SHARE` for None.
     """
     speeds = system.speed(initial)
     usual = speeds[speeds.isfinite()]
@@ -70,19 +71,21 @@ def search(
     ended = finish(system, initial, limits, slow_below, anchors)
     _add(state, ended, counted=True)
     for i in range(rounds):
+        before, tried = len(state.points), state.n_later
+
+        def again(candidates: Tensor) -> None:
+            if len(candidates):
+                state.n_later += len(candidates)
+                _add(state, finish(system, candidates, limits, slow_below, anchors), counted=False)
+
         # Drawn anew in each round: of many points only some of the pairs are tried.
-        later = [between(_isolated(state), most, seed + 1 + i)]
+        again(between(_isolated(state), most, seed + 1 + i))
         if _known_incomplete(state):
-            later.append(random_carries(system, most, seed + 1001 + i))
-        candidates = torch.cat(later)
-        if not len(candidates):
+            again(random_carries(system, most, seed + 1001 + i))
+        if state.n_later == tried:
             break
-        before = len(state.points)
         state.rounds += 1
-        state.n_later += len(candidates)
-        _add(state, finish(system, candidates, limits, slow_below, anchors), counted=False)
-        new = len(state.points) > before
-        if not new and not _known_incomplete(state):
+        if len(state.points) == before and not _known_incomplete(state):
             break
     return state
 
