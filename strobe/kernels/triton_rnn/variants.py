@@ -19,16 +19,21 @@ _OF_EDITS = ("VALUES", "KINDS", "EDITED")
 
 
 def variants() -> list[Variant]:
-    """For each cell, head size and dtype: the scan, all kept, with captures, edits and padding; backward, plain and
-    with those."""
+    """For each cell, head size and dtype: the scan, with all kept for the way back, and both with captures, edits and
+    padding; backward, plain and with those. float16 where it is read in pieces: smaller heads have float32's tiles, and
+    one of its three products."""
     found = []
     for cell in CELLS:
         for dim in DIMS:
             for dtype in DTYPES:
+                if dtype == torch.float16 and dim <= 64:
+                    continue
                 found += [_forward(cell, dim, dtype, "scan"), _forward(cell, dim, dtype, "scan, all kept", keep=True)]
-                found.append(_forward(cell, dim, dtype, "scan, captures, edits, padding", looks=True))
+                looks = "captures, edits, padding"
+                found.append(_forward(cell, dim, dtype, f"scan, {looks}", looks=True))
+                found.append(_forward(cell, dim, dtype, f"scan, all kept, {looks}", looks=True, keep=True))
                 found.append(_backward(cell, dim, dtype, "gradient"))
-                found.append(_backward(cell, dim, dtype, "gradient, captures, edits, padding", looks=True))
+                found.append(_backward(cell, dim, dtype, f"gradient, {looks}", looks=True))
     return found
 
 
@@ -71,7 +76,9 @@ def _allowed_stack(cell: str, dim: int, dtype: Any, what: str) -> tuple[dict[int
     if (cell, dim, dtype, what.partition(",")[0]) == ("lstm", 64, torch.bfloat16, "gradient") and "edits" in what:
         return {80: 24}, "an edit of both fields, at 168 of 255 registers: the compiler's choice"
     if (cell, dim, dtype, what.partition(",")[0]) == ("slstm", 64, torch.bfloat16, "scan") and "edits" in what:
-        return {90: 24, 80: 16}, "an edit of any of four fields, at 168 of 255 registers: the compiler's choice"
+        return {90: 24, 80: 24}, "an edit of any of four fields, at 168 of 255 registers: the compiler's choice"
+    if cell in ("gru", "lstm") and (dim, dtype) == (64, torch.bfloat16) and what.startswith("scan, all kept, captures"):
+        return {90: 16}, "edits beside the gates that are kept, at 128 of 255 registers: the compiler's choice"
     if dim <= 64:
         return {}, ""
     return {90: 80, 80: 80}, "a step's four gates and their gradients are held beside a block, or a piece, of R"
