@@ -116,7 +116,15 @@ def analyse(
     Raises ValueError for an analysis that does not apply to the model, with the reason.
     """
     from strobe.probes import memory
+    from strobe.probes.states import recurrent_layers
 
+    if analysis in RECURRENT_ONLY and not recurrent_layers(model):
+        rest = ", ".join(name for name in ANALYSES if name not in RECURRENT_ONLY)
+        raise ValueError(
+            f"{ANALYSES[analysis].lower()} of the carry of {model.model_name} was asked for, which has no recurrent "
+            f"layer; {rest} apply to any model, and depth can be its time: strobe depth, strobe fixed-points --what "
+            "exponents"
+        )
     rows, time, length = settings["rows"], settings["time"], settings["train_length"]
     if analysis == "capacity":
         return _capacity(model, time, tick, seed, partial)

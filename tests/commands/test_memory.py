@@ -32,6 +32,15 @@ def test_what_does_not_apply_is_said(extra, said, tmp_path, capsys):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("analysis", ["carry", "mitigations", "curve"])
+def test_a_transformer_is_told_what_applies_instead(analysis, tmp_path, capsys):
+    asked = ["memory", "transformer-python", "--analysis", analysis, "--tokens", "64", "--rows", "2"]
+    assert main([*asked, "--train-length", "16", "--out", str(tmp_path / "x.json")]) != 0
+    said = capsys.readouterr().err
+    assert "no recurrent layer; loss, remembrance, capacity apply to any model" in said
+    assert "depth can be its time: strobe depth" in said
+
+
 def test_the_laws_of_the_bundled_family_are_written(tmp_path, capsys):
     out = tmp_path / "laws.json"
     assert main(["memory-laws", "--figure", "recall", "--out", str(out)]) == 0
