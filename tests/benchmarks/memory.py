@@ -15,7 +15,7 @@ _CHUNK = min(65_536, _TOKENS // 4)
 def section() -> str:
     """The table of `mamba2-python`: one pass over all tokens for memory, pieces by turns for time."""
     import strobe
-    from strobe.probes.memory import diagnose
+    from strobe.probes.memory import CarryDiagnostics, diagnose
     from strobe.probes.memory.streaming import as_inputs, pieces
 
     model = strobe.load("mamba2-python")
@@ -25,18 +25,19 @@ def section() -> str:
         for _ in pieces(model, as_inputs(model, tokens)):
             pass
 
-    def diagnosed(tokens: np.ndarray) -> None:
+    def diagnosed(tokens: np.ndarray) -> CarryDiagnostics:
         # One control pass of four training lengths belongs to it, however long the input.
-        diagnose(model, tokens, train_length=_TRAINED, stride=_STRIDE)
+        return diagnose(model, tokens, train_length=_TRAINED, stride=_STRIDE)
 
     short = x[:, :_CHUNK]
     plain(short)
     diagnosed(short)
     grown = [_peak()]
     started = time.process_time()
-    diagnosed(x)
+    result = diagnosed(x)
     whole = time.process_time() - started
     grown.append(_peak())
+    kept = sum(v.nbytes for name in result.KEPT for v in getattr(result, name) if v is not None) / 1e6
     turns = [(_seconds(lambda: diagnosed(short)), _seconds(lambda: plain(short)))
              for _ in range(_TURNS)]  # fmt: skip
     ratios = [a / b for a, b in turns]
@@ -46,6 +47,7 @@ def section() -> str:
         f"({min(ratios):.2f} to {max(ratios):.2f}) | ≤ 1.2 |",
         f"| CPU seconds for {_TOKENS:,} tokens diagnosed | {whole:.0f} | |",
         f"| peak memory after {_CHUNK:,} tokens, after {_TOKENS:,} | {grown[0]:.0f} MB, {grown[1]:.0f} MB | flat |",
+        f"| of these the result of {_TOKENS:,} tokens, a position in {_STRIDE} | {kept:.1f} MB | |",
     ]
     return "\n".join(
         [
