@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from strobe.probes.fixed_points import FixedPoints, Limits, System, fixed_points, from_function
+from strobe.probes.fixed_points import FixedPoints, Limits, System, fixed_points, from_function, search
 from strobe.probes.fixed_points.cells import gru
 from strobe.probes.fixed_points.merging import merge
 
@@ -78,6 +78,17 @@ def test_few_initial_carries_and_closure_find_them_all():
     assert len(alone.points) == 2
     assert alone.index_sum == 2
     assert alone.verdict.startswith("falsified")
+
+
+def test_what_lies_between_is_tried_before_random_carries(monkeypatch):
+    def none(*asked):
+        raise AssertionError("random carries, though those between the corners complete the cube")
+
+    # The corners alone are known not to be all: the index sum is 8. Midpoints of them are the other 19.
+    corners = torch.tensor(np.array(np.meshgrid(*[[-ROOT, ROOT]] * 3)).reshape(3, -1).T)
+    monkeypatch.setattr(search, "random_carries", none)
+    result = fixed_points(from_function(latch, 3, box=box(3)), corners, control=None)
+    assert np.bincount(result.index).tolist() == [8, 12, 6, 1]
 
 
 def test_an_affine_map_has_one_point_and_the_spectrum_of_its_matrix():
