@@ -19,10 +19,11 @@ from transformer_lens.hook_points import HookPoint
 from strobe.kernels import Edit, Family, scan
 from strobe.kernels.edits import apply_edit
 from strobe.models.run import Run
+from strobe.models.window_edits import can_be_added, shifted_tokens, window_shifts
 from strobe.models.windows import windows_at
 
 Streams = dict[str, Tensor]
-"""What each window slides over: field name -> [batch, time, channels]."""
+"""What each window slides over, whatever the window holds: field name -> [batch, time, channels]."""
 
 
 class Mixer(nn.Module):
@@ -139,22 +140,30 @@ class Mixer(nn.Module):
         return bool(run.looks) and any(p.has_hooks() for p in points)
 
     def _run_scan(self, x: Tensor, carry: Any, run: Run) -> "_Out":
-        """The scan, cut where a callback looks, where a window is edited, and at any edit if gates are traced."""
+        """The scan, cut where a callback looks, where a window is edited (unless it is only added to), and at any edit
+        if gates are traced."""
         time = x.shape[1]
         edits = [self._resolve(e, time) for e in run.edits.get(self.key, ())]
         looks = set(run.looks) if self.hook_carry.has_hooks() else set()
         capture = sorted(set(run.looks)) if self.wants_capture(run) else []
         tracing = any(getattr(self, f"hook_gate_{g}").has_hooks() for g in self.gates)
-        cuts = looks | {e.position for e in edits if tracing or e.field in self._windows()}
+        at_once = not (looks or tracing) and run.mask is None and can_be_added(edits, self._windows())
+        cuts = looks | {e.position for e in edits if tracing or (e.field in self._windows() and not at_once)}
         again = bool(cuts and self._windows())
         raw, streams = self.project(x, carry, run.mask)
+        shifts: dict[str, Tensor] = {}
+        if at_once:
+            shifts = window_shifts(edits, carry, self._windows(), time)
+            seen = shifted_tokens(edits, carry, self._windows(), time)
+            raw = self._project_each(x, carry, raw, streams, shifts, seen)
+            edits = [e for e in edits if e.field not in self._windows()]
         signals = self._fire(raw, again=again)
         inputs = self.inputs(signals)
 
         reads, captured, traced = [], [], []
         start = 0
         for stop in sorted({c + 1 for c in cuts} | {time}):
-            part = _Part(start, stop, capture, edits, run)
+            part = _Part(start, stop, capture, edits, run, shifts)
             read, after, shown = self._segment(inputs, streams, carry, part)
             if tracing:
                 traced.append(self._traced(inputs, carry, read, part))
@@ -209,9 +218,9 @@ class Mixer(nn.Module):
         return self.trace(here, self.memory_of(carry), read)
 
     def _window_at(self, streams: Streams, carry: Any, window: str, positions: Sequence[int], part: "_Part") -> Tensor:
-        return windows_at(
-            streams[window][:, part.start : part.stop], getattr(carry, window), list(positions), part.mask
-        )
+        stream = streams[window][:, part.start : part.stop]
+        found = windows_at(stream, getattr(carry, window), list(positions), part.mask)
+        return found + part.shifts[window][:, list(positions)].to(found) if part.shifts else found
 
     def _windows_changed(self, streams: Streams, before: Any, after: Any, part: "_Part") -> bool:
         """Whether an edit or a callback left a window other than the one the stream gives."""
@@ -233,6 +242,29 @@ class Mixer(nn.Module):
             )
         )
         return joined, {w: torch.cat([streams[w][:, :stop], tail_streams[w]], 1) for w in streams}
+
+    def _project_each(
+        self, x: Tensor, carry: Any, raw: Any, streams: Streams, shifts: dict[str, Tensor], tokens: list[int]
+    ) -> Any:
+        """`raw` with each of `tokens`, of which none is the first, projected as a row of its own from the window before
+        it, moved by its shift."""
+        if not tokens:
+            return raw
+        before = [t - 1 for t in tokens]
+        rows = self.init_carry(x.shape[0] * len(tokens), x.dtype, x.device)
+        for w, shift in shifts.items():
+            moved = windows_at(streams[w], getattr(carry, w), before) + shift[:, before]
+            rows = rows._replace(**{w: moved.flatten(0, 1)})
+        each, _ = self.project(x[:, tokens].flatten(0, 1)[:, None], rows, None)
+        index = torch.tensor(tokens, device=x.device)
+        return type(raw)(
+            *(
+                old
+                if old is None or f not in self.signal_hooks()
+                else old.index_copy(1, index, new.unflatten(0, (-1, len(tokens)))[:, :, 0].to(old))
+                for f, old, new in zip(raw._fields, raw, each, strict=True)
+            )
+        )
 
     def _look(self, carry: Any, shown: Any, position: int, offset: int, *, captured_here: bool) -> tuple[Any, Any]:
         self.hook_carry.position = position + offset
@@ -292,10 +324,19 @@ class _Out(NamedTuple):
 
 
 class _Part:
-    """Tokens [start, stop) of one run: the positions, edits and mask that fall into it, counted from `start`."""
+    """Tokens [start, stop) of one run: the positions, edits and mask that fall into it, counted from `start`. `shifts`:
+    what its windows hold more, in a run of one part."""
 
-    def __init__(self, start: int, stop: int, capture: Sequence[int], edits: Sequence[Edit], run: Run) -> None:
-        self.start, self.stop, self.run = start, stop, run
+    def __init__(
+        self,
+        start: int,
+        stop: int,
+        capture: Sequence[int],
+        edits: Sequence[Edit],
+        run: Run,
+        shifts: dict[str, Tensor],
+    ) -> None:
+        self.start, self.stop, self.run, self.shifts = start, stop, run, shifts
         self.local = [p - start for p in capture if start <= p < stop]
         self.edits = [e for e in edits if start <= e.position < stop]
         self.mask = None if run.mask is None else run.mask[:, start:stop]

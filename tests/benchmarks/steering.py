@@ -21,7 +21,8 @@ def section(time: int = 128, new: int = 32, turns: int = 7) -> str:
         "",
         f"One layer steered, over the same without: a pass over {time} tokens, and {new} tokens generated after "
         f"{time}. Medians of {turns} turns, quartiles of the turns in brackets. The memory is the field that a mixer's "
-        "`hook_state` shows; the whole carry has its windows too, whose edit projects the tokens after it again.",
+        "`hook_state` shows; the whole carry has its windows too, and the tokens that see them changed are projected "
+        "once more.",
         "",
         "| model | steered | forward | generation |",
         "|---|---|---|---|",
