@@ -44,7 +44,11 @@ def arguments(parser: ArgumentParser) -> None:
     fit.add_argument("--norm", choices=("raw", "equal", "unit"), default="raw", help="(default: %(default)s)")
     fit.add_argument("--selector", choices=("last", "mean"), default="last", help="tokens read (default: %(default)s)")
     fit.add_argument(
-        "--span", type=int, nargs=2, metavar=("FROM", "TO"), help="read these tokens instead; negatives from the end"
+        "--span",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="read the tokens from the first N to before the second (default: the end); negatives from the end",
     )
     play = parser.add_argument_group("with --text: continue it unsteered, steered and at random")
     play.add_argument("--multiplier", type=float, default=1.0, help="(default: %(default)s)")
@@ -113,6 +117,8 @@ def _check(args: Namespace) -> str:
         raise ValueError("a sweep asks questions, and a vector file has none; name a --set or a --caa file as well")
     if args.caa_test is not None and args.caa is None:
         raise ValueError("--caa-test was given without --caa; pairs come from --caa, questions from --caa-test")
+    if args.span is not None and len(args.span) > 2:
+        raise ValueError(f"--span takes the first token, and where to stop; found {len(args.span)} numbers")
     if args.where is not None and args.start is not None:
         raise ValueError(f"--where {args.where} and --from {args.start} both say which tokens are steered; give one")
     if args.sweep and (args.where is not None or args.start is not None):

@@ -70,7 +70,7 @@ def test_depth_writes_motion_phases_and_surrogates(tiny, tmp_path, capsys):
         (("depth", "--steps", 5), "--steps was given"),
         (("depth", "--phases", 2), "--phases marks phases"),
         (("geometry", "--layers", 7), "has 0 to 2"),
-        (("geometry", "--text", "def f"), "rows of 64 tokens were asked for"),
+        (("geometry", "--text", "def f"), "128 rows to judge by were asked for"),
     ],
 )
 def test_what_makes_no_sense_is_said(tiny, tmp_path, capsys, options, said):

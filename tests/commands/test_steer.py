@@ -78,15 +78,15 @@ def test_a_text_is_continued_as_the_library_does_and_the_vector_is_kept(tiny, ca
 def test_which_tokens_are_read_and_steered_can_be_said(tiny, caa, tmp_path, options, where):
     from strobe.models import load_checkpoint
 
-    asked = ("--caa", caa, "--span", -3, -1, "--multiplier", 40, "--new-tokens", 5, "--text", TEXT, *options)
+    asked = ("--caa", caa, "--span", -2, "--multiplier", 40, "--new-tokens", 5, "--text", TEXT, *options)
     assert strobe("steer", tiny, *asked, "--out", tmp_path / "play.csv") == 0
     model, found = load_checkpoint(tiny), SteeredText.load(tmp_path / "play.safetensors")
-    vector = contrast_vector(model, load_caa(caa).pairs[:4], selector=Selector("span", -3, -1))
+    vector = contrast_vector(model, load_caa(caa).pairs[:4], selector=Selector("span", -2))
     expected = steered_text(model, TEXT, vector, 40.0, where=where, max_new_tokens=5)
     assert found.continuations == expected.continuations
     np.testing.assert_allclose(found.surprise, expected.surprise, atol=1e-5)
     assert found.provenance.settings["where"] == str(where)
-    assert found.provenance.settings["vectors"][0]["selector"] == "span -3:-1"
+    assert found.provenance.settings["vectors"][0]["selector"] == "span -2:None"
 
 
 def test_a_kept_vector_of_either_format_is_used_again(tiny, caa, tmp_path):
@@ -134,6 +134,7 @@ def test_a_sweep_judges_by_records_it_was_not_fitted_on(tiny, caa, tmp_path):
             "--point names 2",
         ),
         (("--set", "naming", "--text", TEXT, "--where", "prompt", "--from", 3), "both say which tokens"),
+        (("--set", "naming", "--text", TEXT, "--span", 1, 2, 3), "found 3 numbers"),
         (("--set", "naming", "--sweep", "--where", "prompt"), "a sweep steers the last token"),
         (("--set", "naming", "--pairs", 100000, "--text", TEXT), "100000 pairs of 'naming' were asked for"),
     ],
