@@ -6,7 +6,7 @@ from functools import partial
 
 from strobe.commands.common import options
 from strobe.commands.common.opening import check_out, open_model, text_of, write
-from strobe.commands.common.progress import progress
+from strobe.commands.common.stopping import write_what_is_found
 
 SUMMARY = "units of the carry that follow strings, brackets, indentation and keywords of source code"
 ORDER = 58
@@ -62,15 +62,17 @@ def run(args: Namespace, say: Callable[[str], None]) -> None:
             raise ValueError(f"--unit {' '.join(args.unit)} was given; LAYER and NUMBER are whole numbers from 0")
         write(cell_text(open_model(args.model).model, text_of(args), int(layer), field, int(number)), args.out, say)
         return
-    result = search_cells(
+    search = partial(
+        search_cells,
         open_model(args.model).model,
         n_files=args.files,
         length=args.length,
         top=args.top,
         seed=args.seed,
-        progress=progress(),
     )
-    write(result, args.out, say, partial(result.label_figure, args.show) if args.show else result.figure)
+    write_what_is_found(
+        search, args.out, say, lambda found: partial(found.label_figure, args.show) if args.show else found.figure
+    )
 
 
 def _view(args: Namespace, say: Callable[[str], None]) -> bool:
@@ -88,7 +90,8 @@ def _view(args: Namespace, say: Callable[[str], None]) -> bool:
                 "--errors was asked for and a text was given; it is of held-out library files; leave it out"
             )
         model = open_model(args.model).model
-        result = cells.error_types(model, n_files=args.files, length=args.length, seed=args.seed, progress=progress())
+        ask = partial(cells.error_types, model, n_files=args.files, length=args.length, seed=args.seed)
+        write_what_is_found(ask, args.out, say)
     elif not args.gates and args.importance is None and args.transitions is None:
         return False
     elif not given:
@@ -96,13 +99,13 @@ def _view(args: Namespace, say: Callable[[str], None]) -> bool:
     else:
         model, text = open_model(args.model).model, text_of(args)
         if args.gates:
-            result = cells.gate_saturation(model, text, seed=args.seed)
+            write(cells.gate_saturation(model, text, seed=args.seed), args.out, say)
         elif args.importance is not None:
-            result = cells.token_importance(model, text, args.importance, seed=args.seed, progress=progress())
+            ask = partial(cells.token_importance, model, text, args.importance, seed=args.seed)
+            write_what_is_found(ask, args.out, say)
         else:
             pairs = [(model, args.transitions)]
             if args.beside is not None:
                 pairs.append((open_model(args.beside[0]).model, int(args.beside[1])))
-            result = cells.transition_view(pairs, text, seed=args.seed)
-    write(result, args.out, say)
+            write(cells.transition_view(pairs, text, seed=args.seed), args.out, say)
     return True

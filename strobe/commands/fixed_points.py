@@ -1,13 +1,13 @@
 """``strobe fixed-points MODEL``: where a layer's carry settles under a held input, and what lies between; as files."""
 
+import functools
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from strobe.commands.common import options
-from strobe.commands.common.opening import check_out, open_model, write
-from strobe.commands.common.progress import progress
+from strobe.commands.common.opening import check_out, open_model
+from strobe.commands.common.stopping import Tick, write_what_is_found
 
 SUMMARY = "where a recurrence settles under a held input, and what lies between, as a result file and a figure"
 ORDER = 60
@@ -51,14 +51,17 @@ def run(args: Namespace, say: Callable[[str], None]) -> None:
     if args.text is not None and args.input is not None:
         raise ValueError("--text and --input were both given; a model reads either tokens or numbers: give one")
     loaded = open_model(args.model)
-    result = _answer(args, loaded)
-    write(result, args.out, say, _figure(result, args.figure))
+
+    def ask(*, progress: Tick, partial: Callable[[Any], None]) -> Any:
+        return _answer(args, loaded, progress, partial)
+
+    write_what_is_found(ask, args.out, say, lambda found: _figure(found, args.figure))
 
 
-def _answer(args: Namespace, loaded: Any) -> Any:
+def _answer(args: Namespace, loaded: Any, tick: Tick, partial: Callable[[Any], None]) -> Any:
     from strobe.probes import fixed_points as probe
 
-    model, tick, held = loaded.model, progress(), args.text if args.input is None else args.input
+    model, held = loaded.model, args.text if args.input is None else args.input
     reads_text = not getattr(getattr(model, "config", None), "d_input", 0)
     if reads_text and held is None:
         raise ValueError(f"{model.model_name} reads tokens, and none is held; give --text")
@@ -66,7 +69,9 @@ def _answer(args: Namespace, loaded: Any) -> Any:
         from strobe.models.zoo.training_steps import load_steps
 
         steps = load_steps(loaded.source.folder)
-        return probe.fixed_points_over_training(steps, held=held, n_initial=args.initial, seed=args.seed, progress=tick)
+        return probe.fixed_points_over_training(
+            steps, held=held, n_initial=args.initial, seed=args.seed, progress=tick, partial=partial
+        )
     if args.what == "block":
         return probe.depth_orbit(model, held, layers=args.layer, seed=args.seed, progress=tick)
     if args.what == "exponents":
@@ -77,15 +82,17 @@ def _answer(args: Namespace, loaded: Any) -> Any:
         return probe.held_stack(model, held, seed=args.seed)
     given = {"held": held, "layer": args.layer}
     if args.what == "cycles":
-        return probe.cycles(model, n_initial=args.initial, seed=args.seed, progress=tick, **given)
+        return probe.cycles(model, n_initial=args.initial, seed=args.seed, progress=tick, partial=partial, **given)
     if args.what == "points" and _is_linear(model, args.layer):
         return probe.held_fixed_point(model, held, args.layer, seed=args.seed)
     points = probe.fixed_points(model, n_initial=args.initial, seed=args.seed, progress=tick, **given)
     if args.what == "basins":
-        return probe.basins(model, points, seed=args.seed, **given)
+        return probe.basins(model, points, seed=args.seed, progress=tick, partial=partial, **given)
     if args.what == "directions":
-        return probe.unstable_manifolds(model, points, **given)
-    return probe.continua(model, points, seed=args.seed, **given) if args.what == "curves" else points
+        return probe.unstable_manifolds(model, points, progress=tick, partial=partial, **given)
+    if args.what == "curves":
+        return probe.continua(model, points, seed=args.seed, progress=tick, partial=partial, **given)
+    return points
 
 
 def _is_linear(model: Any, layer: int | None) -> bool:
@@ -100,7 +107,7 @@ def _figure(result: Any, which: str) -> Callable[..., Any] | None:
     if which == "portrait":
         return None
     if which == "space":
-        return partial(result.figure, dimensions=3)
+        return functools.partial(result.figure, dimensions=3)
     draw = {
         "eigenvalues": "eigenvalue_figure",
         "timescales": "timescale_figure",

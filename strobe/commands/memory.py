@@ -4,8 +4,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
 from strobe.commands.common import options
-from strobe.commands.common.opening import check_out, open_model, text_of, write
-from strobe.commands.common.progress import progress
+from strobe.commands.common.opening import check_out, open_model, text_of
+from strobe.commands.common.stopping import Tick, write_what_is_found
+from strobe.core.result import Result
 from strobe.dashboards import memory_work
 
 SUMMARY = "state collapse, forgetting and capacity: the carry, or the loss, far beyond the training length"
@@ -49,5 +50,8 @@ def run(args: Namespace, say: Callable[[str], None]) -> None:
         "rows": args.rows, "time": args.tokens, "train_length": length, "every": args.every or length,
         "layer": args.layer,
     }  # fmt: skip
-    result = memory_work.analyse(model, args.analysis, settings, progress(), text=text, seed=args.seed)
-    write(result, args.out, say)
+
+    def ask(*, progress: Tick, partial: Callable[[Result], None]) -> Result:
+        return memory_work.analyse(model, args.analysis, settings, progress, text=text, seed=args.seed, partial=partial)
+
+    write_what_is_found(ask, args.out, say)

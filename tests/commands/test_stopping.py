@@ -1,10 +1,12 @@
 """Oracle: the signal that a terminal sends on Ctrl-C, and the file that is there afterwards."""
 
+import re
 import signal
 
 import pytest
 
 from strobe import cli
+from strobe.commands.common import stopping
 from strobe.commands.common.stopping import stoppable
 from strobe.core.result import load_result
 from strobe.probes.repetition import greedy_loop, loops
@@ -94,3 +96,29 @@ def test_away_from_the_main_thread_it_only_shows_progress():
     thread.start()
     thread.join()
     assert seen == [True]
+
+
+@pytest.mark.parametrize(
+    ("asked", "nth"),
+    [
+        (["memory", "--tokens", 16384, "--rows", 1, "--train-length", 64, "--text", TEXT * 420], 2),
+        (["memory", "--analysis", "loss", "--tokens", 64, "--rows", 6, "--train-length", 16, "--text", TEXT * 40], 2),
+        (["cells", "--importance", 0, "--text", TEXT], 2),
+        (["fixed-points", "--what", "cycles", "--text", "a", "--initial", 16], 3),
+    ],
+)
+def test_commands_keep_what_a_watcher_was_shown(tiny, tmp_path, monkeypatch, capsys, asked, nth):
+    """Ctrl-C at the `nth` step that the command reports."""
+    steps = []
+
+    def watch(done, total, message):
+        steps.append(message)
+        if len(steps) == nth:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(stopping, "progress", lambda: watch)
+    command, *options = asked
+    assert cli.main([str(a) for a in [command, tiny, *options, "--out", tmp_path / "kept.json"]]) == 130
+    kept = load_result(tmp_path / "kept.safetensors")
+    assert re.match(r"cut short after \d+ of \d+", kept.partial) and len(steps) == nth
+    assert "stopped; what was found by then" in capsys.readouterr().out

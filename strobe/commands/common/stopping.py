@@ -51,7 +51,7 @@ def write_what_is_found(
     ask: Callable[..., R],
     out: Path,
     say: Callable[[str], None],
-    figure: Callable[[R], Callable[..., Any]] | None = None,
+    figure: Callable[[R], Callable[..., Any] | None] | None = None,
 ) -> R:
     """Write, as `write` does, the result of ``ask(progress=, partial=)``; of one that Ctrl-C stopped, the last that was
     given to `partial`, if any, which says itself what is missing. `figure`: what of the result draws it.
