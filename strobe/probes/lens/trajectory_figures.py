@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 # More cells than this are drawn without their text, which is what makes a browser slow.
 MAX_TEXT_CELLS = 1500
-# In a cell, as far as the columns leave room for in a figure about 1,100 pixels wide.
-_CELL_CHARACTERS, _ROW_CHARACTERS = 8, 140
+# In a cell, as far as the columns leave room for in a picture of 900 pixels, which is what an export is unless asked.
+_CELL_CHARACTERS, _ROW_CHARACTERS = 8, 100
 _HOVER_TOKENS = 5
 
 # statistic -> (title, unit)
