@@ -64,10 +64,16 @@ class _Driver:
 LAUNCHES: list[Launch] = []
 CURRENT: list[Any] = [None]
 
-driver.set_active(_Driver())  # pyright: ignore[reportArgumentType]
-# Before a family's backend is imported, which takes these two by name. Tensors stay on the CPU, where nothing runs.
-backend.why_not_on = device.why_not_on = lambda device: None
-device.why_not_tensors = lambda tensors: None
+
+def pytest_configure() -> None:
+    """Pretend, in a run that has this module for a plugin (``-p pretended_gpu``), and not wherever it is imported.
+
+    It comes before a family's backend is imported, which takes these two by name. Tensors stay on the CPU, where
+    nothing runs.
+    """
+    driver.set_active(_Driver())  # pyright: ignore[reportArgumentType]
+    backend.why_not_on = device.why_not_on = lambda device: None
+    device.why_not_tensors = lambda tensors: None
 
 
 @pytest.fixture
