@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from tiny_text import save_tiny_gru
 
 from strobe import cli
 from strobe.probes.cells import CellSearch, CellText, cell_text, search_cells
@@ -13,15 +14,7 @@ TEXT = "def area(radius):\n    return 3.14159 * radius ** 2\n"
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    from strobe.models import HookedLM, ModelConfig, save_checkpoint
-    from strobe.models.corpus import load_tokenizer, train_tokenizer
-
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    file = folder.parent / "tokenizer.json"
-    train_tokenizer([TEXT * 3], 260).save(str(file))
-    config = ModelConfig(d_model=8, d_vocab=260, layers=["gru"], mixer_options={"gru": {"hidden": 6}}, mlp="none")
-    save_checkpoint(HookedLM(config, tokenizer=load_tokenizer(file), name="tiny"), folder)
-    return folder
+    return save_tiny_gru(tmp_path_factory.mktemp("models") / "tiny", TEXT * 3, 260)
 
 
 def strobe(*arguments):

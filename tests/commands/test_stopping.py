@@ -4,6 +4,7 @@ import re
 import signal
 
 import pytest
+from tiny_text import save_tiny_gru
 
 from strobe import cli
 from strobe.commands.common import stopping
@@ -16,15 +17,7 @@ TEXT = "a = 1\nb = 2\n" * 4
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    from strobe.models import HookedLM, ModelConfig, save_checkpoint
-    from strobe.models.corpus import load_tokenizer, train_tokenizer
-
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    file = folder.parent / "tokenizer.json"
-    train_tokenizer([TEXT * 9], 258).save(str(file))
-    config = ModelConfig(d_model=8, d_vocab=258, layers=["gru"], mixer_options={"gru": {"hidden": 6}}, mlp="none")
-    save_checkpoint(HookedLM(config, tokenizer=load_tokenizer(file), name="tiny"), folder)
-    return folder
+    return save_tiny_gru(tmp_path_factory.mktemp("models") / "tiny", TEXT * 9, 258)
 
 
 @pytest.fixture

@@ -23,6 +23,17 @@ def stopped(ask: Callable[..., Any], when: Callable[[int, str], bool], *, watche
     return given[-1] if given else None
 
 
+def stopped_after(ask: Callable[..., Any], steps: int) -> Any:
+    """As `stopped`, when the progress is told for the `steps`-th time."""
+    told: list[str] = []
+
+    def when(done: int, message: str) -> bool:
+        told.append(message)
+        return len(told) == steps
+
+    return stopped(ask, when)
+
+
 def cancelled_at(monkeypatch: pytest.MonkeyPatch, module: Any, work: str, when: Callable[[int, str], bool]) -> None:
     """Have ``module.work(key, ..., tick)`` cancel its own job at the first step of which ``when(done, message)`` is."""
     from strobe.dashboards.jobs import runner

@@ -5,27 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from cutting import stopped_after
 
 from strobe.probes.fixed_points import basins, continua, cycles, fixed_points, from_function, unstable_manifolds
 from strobe.probes.fixed_points.cells import elman
-
-
-class Stopped(Exception):
-    """As a cancelled job raises it."""
-
-
-def cut(ask, after):
-    """What `ask` had given when its progress was told for the `after`-th time."""
-    given, calls = [], []
-
-    def progress(done, total, message):
-        calls.append(done)
-        if len(calls) == after:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        ask(progress=progress, partial=given.append)
-    return given
 
 
 def latches(n=3):
@@ -40,8 +23,8 @@ def cube():
 def test_basins_cut_short_are_those_of_the_carries_that_were_run(cube):
     start = torch.randn(700, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     whole = basins(latches(), cube, start)
-    assert not cut(lambda **how: basins(latches(), cube, start, **how), 1)
-    found = cut(lambda **how: basins(latches(), cube, start, **how), 3)[-1]
+    assert stopped_after(lambda **how: basins(latches(), cube, start, **how), 1) is None
+    found = stopped_after(lambda **how: basins(latches(), cube, start, **how), 3)
     assert len(found.starts) == 512
     for name in ("starts", "labels", "steps", "nearest"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name)[:512])
@@ -54,7 +37,7 @@ def test_unstable_directions_cut_short_are_those_of_the_saddles_that_were_reache
     def ask(**how):
         return unstable_manifolds(latches(), cube, highest=3, **how)
 
-    whole, found = ask(), cut(ask, 3)[-1]
+    whole, found = ask(), stopped_after(ask, 3)
     assert len(whole.saddles) == 19 and len(found.saddles) == 8
     np.testing.assert_array_equal(found.indices, whole.indices[:8])
     branches = int((whole.of < 8).sum())
@@ -74,7 +57,7 @@ def test_cycles_cut_short_have_the_lengths_that_both_searches_finished():
         return cycles(system, lengths, n_initial=64, **how)
 
     # Each length is told twice, the control's search first: the fourth length's control is not finished.
-    found, fresh, whole = cut(lambda **how: ask((1, 2, 3, 4), **how), 8)[-1], ask((1, 2, 3)), ask((1, 2, 3, 4))
+    found, fresh, whole = stopped_after(lambda **how: ask((1, 2, 3, 4), **how), 8), ask((1, 2, 3)), ask((1, 2, 3, 4))
     assert found.searched == [1, 2, 3] and found.control.searched == [1, 2, 3]
     for name in ("periods", "points", "of", "multipliers", "hits", "escaped", "failed"):
         np.testing.assert_array_equal(getattr(found, name), getattr(fresh, name))
@@ -94,7 +77,7 @@ def test_curves_cut_short_are_those_that_were_followed():
     points = fixed_points(system, start, rounds=0)
     whole = continua(system, points)
     assert whole.shapes == ["ring", "ring"]
-    found = cut(lambda **how: continua(system, points, **how), 2)[-1]
+    found = stopped_after(lambda **how: continua(system, points, **how), 2)
     assert found.shapes == ["ring"] and found.lengths[0] == whole.lengths[0]
     np.testing.assert_allclose(sorted(whole.lengths), [2 * math.pi, 4 * math.pi], rtol=2e-3)
     assert "cut short after 1 of 2 points" in found.summary() and not whole.partial

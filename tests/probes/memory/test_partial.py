@@ -1,7 +1,7 @@
 """Oracle: the same analysis asked of the part that was reached."""
 
 import numpy as np
-import pytest
+from cutting import stopped_after
 
 from strobe.probes.memory import (
     Asked,
@@ -17,27 +17,9 @@ from strobe.probes.memory import (
 )
 
 
-class Stopped(Exception):
-    """As a cancelled job raises it."""
-
-
-def cut(ask, after):
-    """What `ask` had given when its progress was told `after` times, and all it answers when let run."""
-    given, calls = [], []
-
-    def progress(done, total, message):
-        calls.append(done)
-        if len(calls) == after:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        ask(progress=progress, partial=given.append)
-    return given[-1]
-
-
 def test_diagnostics_cut_short_are_those_of_the_tokens_read(native, tokens):
     model, x = native("mamba2"), tokens(4, 80)
-    found = cut(lambda **how: diagnose(model, x, train_length=8, stride=4, piece=8, **how), 5)
+    found = stopped_after(lambda **how: diagnose(model, x, train_length=8, stride=4, piece=8, **how), 5)
     fresh = diagnose(model, x[:, :40], train_length=8, stride=4, piece=8)
     assert found.time == fresh.time == 40 and found.positions.tolist() == fresh.positions.tolist()
     for name in (*found.KEPT, "mean_log_decay", "control_norm", "control_outside"):
@@ -51,7 +33,7 @@ def test_diagnostics_cut_short_are_those_of_the_tokens_read(native, tokens):
 
 def test_remembrance_cut_short_has_the_suffixes_that_were_tried(native, tokens):
     model, x = native("mamba2"), tokens(3, 20)
-    found = cut(lambda **how: effective_remembrance(model, x, lengths=[1, 4, 9], **how), 2)
+    found = stopped_after(lambda **how: effective_remembrance(model, x, lengths=[1, 4, 9], **how), 2)
     fresh = effective_remembrance(model, x, lengths=[1, 4])
     assert found.lengths.tolist() == [1, 4]
     np.testing.assert_array_equal(found.distance, fresh.distance)
@@ -66,7 +48,7 @@ def test_loss_by_position_cut_short_has_the_windows_that_both_readings_finished(
         return position_loss(model, x[:, :n], train_length=12, window=5, piece=20, **how)
 
     # Told after each fresh segment of 12: the fourth has been read, 48 tokens of both.
-    found, fresh = cut(lambda **how: ask(80, **how), 4), ask(80)
+    found, fresh = stopped_after(lambda **how: ask(80, **how), 4), ask(80)
     for name in ("loss", "accuracy", "fresh_loss", "fresh_accuracy"):
         assert len(getattr(found, name)) == 9
         np.testing.assert_array_equal(getattr(found, name), getattr(fresh, name)[:9])
@@ -81,7 +63,7 @@ def test_a_memory_curve_cut_short_has_the_lags_that_were_read(native, tokens):
     def ask(lags, **how):
         return memory_curve(model, x, 0, lags=lags, **how)
 
-    found, fresh = cut(lambda **how: ask([0, 1, 2, 5], **how), 3), ask([0, 1, 2])
+    found, fresh = stopped_after(lambda **how: ask([0, 1, 2, 5], **how), 3), ask([0, 1, 2])
     assert found.lags == (0, 1, 2)
     for name in ("r2", "noisy", "control", "accuracy"):
         np.testing.assert_array_equal(getattr(found, name), getattr(fresh, name))
@@ -98,7 +80,7 @@ def test_capacity_cut_short_has_the_lengths_that_were_asked(native, tokens):
         return capacity(model, make, lengths, task="anything", depths=[0.2, 0.6], n=4, **how)
 
     # The first length is two cells; the third tick is of the second length's first.
-    found, fresh = cut(lambda **how: ask([6, 9], **how), 3), ask([6])
+    found, fresh = stopped_after(lambda **how: ask([6, 9], **how), 3), ask([6])
     assert found.lengths == (6,)
     np.testing.assert_array_equal(found.accuracy, fresh.accuracy)
     np.testing.assert_array_equal(found.control, fresh.control)
@@ -114,7 +96,7 @@ def test_a_comparison_cut_short_before_its_control_gives_no_verdict(native, toke
         return compare_mitigations(model, x, chosen, train_length=8, piece=48, **how)
 
     # Untouched, reset and limited are run; the swap is not.
-    found, fresh = cut(ask, 4), ask()
+    found, fresh = stopped_after(ask, 4), ask()
     assert found.runs == fresh.runs[:3] and fresh.runs[3].startswith("swap")
     np.testing.assert_array_equal(found.accuracy, fresh.accuracy[:3])
     assert "cut short after 3 of 4 runs" in found.summary() and "cut short" not in fresh.summary()
