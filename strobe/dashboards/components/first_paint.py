@@ -12,10 +12,10 @@ _nothing = component("strobe_nothing", html="<span hidden></span>")
 
 
 def fetch_components() -> None:
-    """Have the browser load what draws our own components while the script still computes what they show.
+    """Have the browser get ready what draws our own components while the script still computes what they show.
 
-    The browser asks for that code when it is to draw the first component, and draws a grey place meanwhile; so one that
-    shows nothing is sent ahead.
+    Their code is there by then (`fetched_ahead`), but it is run, and a grey place drawn meanwhile, when the first
+    component comes; so one that shows nothing is sent ahead. Without it the grid of the lens page is seen later.
     """
     _nothing(key="fetch-components")
 
