@@ -1,4 +1,4 @@
-"""What the chunked backends of the matrix-state families share: cutting time into chunks, and decays inside a chunk.
+"""What the chunked backends of the matrix-state families share: decays inside a chunk, and heads.
 
 Every exponential here is of a sum of log decays over tokens that lie *between* two tokens, never of its negative, so
 nothing is divided by a decay that may have underflowed and nothing overflows while decays are at most one. The sums are
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from strobe.kernels.chunk_layout import Layout
+
 # exp of this is zero in the dtype, so a smaller log decay (also -inf, a reset) means the same and may be raised to it.
 _LOG_OF_ZERO = {torch.float32: -110.0, torch.float64: -760.0}
 
@@ -24,22 +26,6 @@ def work_dtype(*tensors: Tensor) -> torch.dtype:
     for x in tensors:
         dtype = torch.promote_types(dtype, x.dtype)
     return dtype
-
-
-def chunk_length(time: int, longest: int) -> int:
-    """The power of two that holds `time` tokens, at most `longest`."""
-    return min(longest, 1 << max(time - 1, 0).bit_length())
-
-
-def to_chunks(x: Tensor, chunk: int, dtype: torch.dtype) -> Tensor:
-    """[batch, time, ...] as [batch, n, chunk, ...] in `dtype`, the last chunk filled up with zeros.
-
-    A token of zeros writes nothing and, its log decay being zero, forgets nothing.
-    """
-    missing = -x.shape[1] % chunk
-    if missing:
-        x = F.pad(x, (0, 0) * (x.ndim - 2) + (0, missing))
-    return x.to(dtype).unflatten(1, (-1, chunk))
 
 
 def cumulate(log_decay: Tensor, axis: int, dtype: torch.dtype) -> Tensor:
@@ -117,45 +103,15 @@ def chunk_decay(log_decay: Tensor) -> ChunkDecay:
     return ChunkDecay(cumulated, from_start, to_end, None, halves)
 
 
-def by_head(x: Tensor, heads: int, chunk: int, dtype: torch.dtype) -> Tensor:
+def by_head(x: Tensor, heads: int, layout: Layout, dtype: torch.dtype) -> Tensor:
     """[batch, time, heads or groups, size] as [n, units, chunk, size], contiguous, so that a chunk is a slice."""
-    x = to_chunks(to_heads(x, heads), chunk, dtype)
+    x = layout.to_chunks(to_heads(x, heads), dtype)
     return x.permute(1, 0, 3, 2, 4).contiguous().flatten(1, 2)
 
 
-def by_time(x: Tensor, batch: int, time: int) -> Tensor:
-    """[n, units, chunk, size] as [batch, time, heads, size], the filling cut off."""
-    return x.unflatten(1, (batch, -1)).permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :time]
-
-
-def carry_across(write: Tensor, decay: Tensor, S: Tensor) -> list[Tensor]:
-    """The carries between chunks, first and last included: S_{i+1} = decay_i S_i + write_i, over the first axis."""
-    carries = [S]
-    for d, w in zip(decay.unbind(0), write.unbind(0), strict=True):
-        carries.append(torch.addcmul(w, d, carries[-1]))
-    return carries
-
-
-def between_chunks(positions: list[int], chunk: int, time: int) -> bool:
-    """Whether the carry at every position is one that crosses from chunk to chunk, and so known already.
-
-    That at the last token is: it passes through the zeros that fill up the last chunk.
-    """
-    return all(p % chunk == chunk - 1 or p == time - 1 for p in positions)
-
-
-def locate(positions: list[int], chunk: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Chunk of each position and its place in that chunk."""
-    at = torch.tensor(positions, device=device)
-    return at // chunk, at % chunk
-
-
-def chosen(x: Tensor, axis: int, which: list[int]) -> Tensor:
-    """``x.index_select(axis, which)``; evenly spaced ones, as captures mostly are, are a view."""
-    step = which[1] - which[0] if len(which) > 1 else 1
-    if step > 0 and which == list(range(which[0], which[-1] + 1, step)):
-        return x[(slice(None),) * axis + (slice(which[0], which[-1] + 1, step),)]
-    return x.index_select(axis, torch.tensor(which, device=x.device))
+def by_time(x: Tensor, batch: int, layout: Layout) -> Tensor:
+    """[n, units, chunk, size] as [batch, time, heads, size]."""
+    return layout.to_time(x.unflatten(1, (batch, -1)).permute(1, 0, 3, 2, 4))
 
 
 def after(here: Tensor, chunk: int) -> Tensor:

@@ -48,23 +48,28 @@ class Backend(Protocol):
 
 
 @runtime_checkable
-class DeviceBackend(Backend, Protocol):
-    """A backend that runs in some places only, and honours edits itself; see `strobe.kernels.triton.backend`."""
+class EditingBackend(Backend, Protocol):
+    """A backend that honours edits itself."""
 
-    def refusal(
-        self, device: torch.device, signals: Signals = None, carry: Carry = None, readers: Tensor | None = None
-    ) -> str | None:
-        """Why it cannot run on `device`, or there with these signals, in words; None where it can."""
-        ...
-
-    def takes(self, edit: Edit, signals: Signals, carry: Carry) -> bool:
-        """Whether it honours `edit` itself; the scan is cut at an edit that it does not take."""
+    def inside(self, edits: Sequence[EditsAt], signals: Signals, carry: Carry) -> Sequence[EditsAt]:
+        """Those of `edits` that it honours itself; the scan is cut at the others."""
         ...
 
     def with_edits(
         self, signals: Signals, carry: Carry, positions: list[int], readers: Tensor | None, edits: Sequence[EditsAt]
     ) -> Segment:
         """As a call, with `edits` on the way. A capture at an edited position shows the edited carry."""
+        ...
+
+
+@runtime_checkable
+class DeviceBackend(Backend, Protocol):
+    """A backend that runs in some places only; see `strobe.kernels.triton.backend`."""
+
+    def refusal(
+        self, device: torch.device, signals: Signals = None, carry: Carry = None, readers: Tensor | None = None
+    ) -> str | None:
+        """Why it cannot run on `device`, or there with these signals, in words; None where it can."""
         ...
 
 
@@ -201,7 +206,9 @@ def scan(
     wanted = resolve_positions(capture, time)
     if mask is not None:
         signals = family.hold(signals, _fitting(mask, family.tokens(signals), device))
-    inside, cuts = _inside_and_cuts(run, edits_by_position(edits, time), signals, carry)
+    every = edits_by_position(edits, time)
+    inside = run.inside(every, signals, carry) if every and isinstance(run, EditingBackend) else ()
+    cuts = [here for here in every if here.position not in {e.position for e in inside}]
 
     segments: list[Segment] = []
     start = 0
@@ -211,7 +218,7 @@ def scan(
             local = [p - start for p in unique if start <= p < stop]
             piece = family.slice(signals, start, stop)
             taken = [e._replace(position=e.position - start) for e in inside if start <= e.position < stop]
-            if taken and isinstance(run, DeviceBackend):
+            if taken and isinstance(run, EditingBackend):
                 segment = run.with_edits(piece, carry, local, readers, taken)
             else:
                 segment = run(piece, carry, local, readers)
@@ -219,27 +226,6 @@ def scan(
             carry = segments[-1].carry
         start = stop
     return _join(segments, wanted, unique, name)
-
-
-def _inside_and_cuts(
-    run: Backend, edits: list[EditsAt], signals: Signals, carry: Carry
-) -> tuple[list[EditsAt], list[EditsAt]]:
-    """The edits that the backend honours itself, and those at which the scan is cut."""
-    if not isinstance(run, DeviceBackend):
-        return [], edits
-    inside: list[EditsAt] = []
-    cuts: list[EditsAt] = []
-    learned = False
-    for here in edits:
-        # A backend judges by the first carry. After an edit that is learned the carry has a gradient it has not seen.
-        taken = not learned and all(run.takes(edit, signals, carry) for edit in here.edits)
-        (inside if taken else cuts).append(here)
-        learned = learned or any(_has_gradient(edit.value) for edit in here.edits)
-    return inside, cuts
-
-
-def _has_gradient(value: Any) -> bool:
-    return torch.is_grad_enabled() and isinstance(value, Tensor) and value.requires_grad
 
 
 def _with_edits(segment: Segment, edits: Sequence[Edit], *, ends_captured: bool) -> Segment:

@@ -26,8 +26,8 @@ class Elsewhere:
     def refusal(self, device, signals=None, carry=None, readers=None):
         return self.reason
 
-    def takes(self, edit, signals, carry):
-        return edit.kind == "scale"
+    def inside(self, edits, signals, carry):
+        return [here for here in edits if all(edit.kind == "scale" for edit in here.edits)]
 
     def with_edits(self, signals, carry, positions, readers, edits):
         self.edits += [(here.position, len(here.edits)) for here in edits]

@@ -15,28 +15,27 @@ inside: in bfloat16 the decays lose their third digit and the carry what small w
 Shape letters: batch, n (chunks), chunk, groups, heads, per_group = heads / groups, key, value, points (positions).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from strobe.kernels.chunk_carries import captured_carries, carries_across, chosen, locate
+from strobe.kernels.chunk_layout import ChunkedBackend, Layout
 from strobe.kernels.chunks import (
     after,
-    between_chunks,
     by_head,
     by_time,
-    carry_across,
-    chosen,
     chunk_decay,
-    chunk_length,
     cumulate,
     heads_per_group,
-    locate,
     pairwise_decay,
     reader_rows,
-    to_chunks,
     work_dtype,
 )
 from strobe.kernels.decay.reference import DecayCarry, DecaySignals, reference
 from strobe.kernels.denormals import flushed
+from strobe.kernels.edits import EditsAt
 from strobe.kernels.scan import Segment
 
 # Of 16, 32, 64, 128 the fastest forward on one CPU thread at 8 heads, key = value = 64, time 512 and 2048 (2.4 and
@@ -44,13 +43,15 @@ from strobe.kernels.scan import Segment
 _CHUNK = 32
 
 
-def chunked(signals: DecaySignals, carry: DecayCarry, positions: list[int], readers: Tensor | None) -> Segment:
-    """The `chunked` backend; see `strobe.kernels.scan.Backend`. One token is one step of the definition."""
-    if signals.v.shape[1] == 1:
-        return reference(signals, carry, positions, readers)
-    with flushed(signals.v.device), torch.autocast(signals.v.device.type, enabled=False):
-        run = _per_head if signals.log_decay.ndim == 3 else _per_channel
-        return run(signals, carry, positions, readers)
+def _run(
+    signals: DecaySignals, carry: DecayCarry, positions: list[int], readers: Tensor | None, edits: Sequence[EditsAt]
+) -> Segment:
+    run = _per_head if signals.log_decay.ndim == 3 else _per_channel
+    return run(signals, carry, positions, readers, Layout(signals.v.shape[1], _CHUNK, edits))
+
+
+chunked = ChunkedBackend(_run, reference, _CHUNK)
+"""The `chunked` backend; see `strobe.kernels.scan.Backend`."""
 
 
 def attention(signals: DecaySignals) -> Tensor:
@@ -58,17 +59,19 @@ def attention(signals: DecaySignals) -> Tensor:
     batch, time, heads = signals.v.shape[:3]
     log_decay = signals.log_decay.unsqueeze(-1) if signals.log_decay.ndim == 3 else signals.log_decay
     with flushed(signals.v.device), torch.autocast(signals.v.device.type, enabled=False):
-        whole = chunk_length(time, 1 << time.bit_length())
+        whole = Layout(time, 1 << time.bit_length())
         q, k, log_decay = (by_head(x, heads, whole, work_dtype(signals.v)) for x in (signals.q, signals.k, log_decay))
         return chunk_decay(log_decay).gram(q, k)[0].unflatten(0, (batch, heads))[..., :time, :time]
 
 
-def _per_head(signals: DecaySignals, carry: DecayCarry, positions: list[int], readers: Tensor | None) -> Segment:
+def _per_head(
+    signals: DecaySignals, carry: DecayCarry, positions: list[int], readers: Tensor | None, layout: Layout
+) -> Segment:
     """One decay per head: q and k stay per group, so that q k^T is computed once for all heads of a group."""
-    time, heads, groups = signals.v.shape[1], signals.v.shape[2], signals.q.shape[2]
+    heads, groups = signals.v.shape[2], signals.q.shape[2]
     dtype = work_dtype(carry.S, signals.v)
-    chunk, split = chunk_length(time, _CHUNK), (groups, heads_per_group(heads, groups))
-    q, k, v, log_decay = (to_chunks(x, chunk, dtype) for x in signals)  # [batch, n, chunk, ...]
+    split = (groups, heads_per_group(heads, groups))
+    q, k, v, log_decay = (layout.to_chunks(x, dtype) for x in signals)  # [batch, n, chunk, ...]
     q, k = q.transpose(2, 3), k.transpose(2, 3)  # [batch, n, groups, chunk, key]
     cumulated = cumulate(log_decay, 2, dtype)  # [batch, n, chunk, heads]
     from_start = cumulated.to(dtype).exp().unflatten(-1, split).unsqueeze(-1)  # [batch, n, chunk, groups, per_group, 1]
@@ -77,34 +80,40 @@ def _per_head(signals: DecaySignals, carry: DecayCarry, positions: list[int], re
     # Packed [batch, n, groups, key, per_group * value]: one product per group, with the decay on the value side.
     written = k.mT @ (v * to_end).unflatten(3, split).flatten(-2).transpose(2, 3)
     written = written.unflatten(-1, (split[1], -1))
-    S = carry.S.to(dtype).unflatten(1, split).transpose(2, 3)  # [batch, groups, key, per_group, value]
-    carries = carry_across(written.transpose(0, 1), from_start[:, :, -1].unsqueeze(3).transpose(0, 1), S)
-    start = torch.stack(carries[:-1], 1)
+
+    def pack(carry: DecayCarry) -> Tensor:
+        return carry.S.to(dtype).unflatten(1, split).transpose(2, 3)  # [batch, groups, key, per_group, value]
+
+    def unpack(S: Tensor) -> Tensor:
+        return S.transpose(-3, -2).flatten(-4, -3)
+
+    changes = layout.changes(lambda S: DecayCarry(unpack(S)), pack)
+    carries = carries_across(written, from_start[:, :, -1].unsqueeze(3), pack(carry), 1, changes)
+    start = carries[:, :-1]
 
     pairs = pairwise_decay(cumulated.transpose(2, 3), dtype)  # [batch, n, heads, chunk, chunk]
     v_head = v.transpose(2, 3)
     scores = (q @ k.mT).unsqueeze(3) * pairs.unflatten(2, split)
     inside = (scores.flatten(2, 3) @ v_head).transpose(2, 3)  # [batch, n, chunk, heads, value]
     before = (q @ start.flatten(-2)).transpose(2, 3).unflatten(-1, (split[1], -1))
-    read = torch.addcmul(inside.unflatten(3, split), before, from_start).flatten(1, 2).flatten(2, 3)[:, :time]
+    # In this order, as the sum lies in memory as its first term does: here already by time.
+    read = layout.to_time((before * from_start).add_(inside.unflatten(3, split)).flatten(3, 4))
 
-    def unpack(S: Tensor) -> Tensor:
-        return S.transpose(-3, -2).flatten(-4, -3)
-
-    captured = answers = None
-    if positions and between_chunks(positions, chunk, time):
-        captured = DecayCarry(unpack(torch.stack([carries[p // chunk + 1] for p in positions], 1)))
-    elif positions:
-        which, here = locate(positions, chunk, v.device)
-        chunks, upto = [p // chunk for p in positions], max(p % chunk for p in positions) + 1
+    def inside_chunks(places: list[int]) -> Tensor:
+        chunks, upto = [p // layout.chunk for p in places], max(p % layout.chunk for p in places) + 1
         # axes: batch, points, upto, heads
-        weight = (cumulated[:, which, here].unsqueeze(2) - chosen(cumulated[:, :, :upto], 1, chunks)).to(dtype)
-        weight = weight.masked_fill(after(here, upto)[..., None], -torch.inf).exp()
+        here = chosen(cumulated.flatten(1, 2), 1, places).unsqueeze(2)
+        weight = (here - chosen(cumulated[:, :, :upto], 1, chunks)).to(dtype)
+        weight = weight.masked_fill(after(locate(places, layout.chunk, v)[1], upto)[..., None], -torch.inf).exp()
         writes = chosen(v[:, :, :upto], 1, chunks) * weight.unsqueeze(-1)
         writes = writes.unflatten(3, split).flatten(-2).transpose(2, 3)
         S_at = (chosen(k[..., :upto, :], 1, chunks).mT @ writes).unflatten(-1, (split[1], -1))
-        S_at = S_at.addcmul_(from_start[:, which, here].unsqueeze(3), chosen(start, 1, chunks))
-        captured = DecayCarry(unpack(S_at))
+        decayed = chosen(from_start.flatten(1, 2), 1, places).unsqueeze(3)
+        return S_at.addcmul_(decayed, chosen(start, 1, chunks))
+
+    captured = answers = None
+    if positions:
+        captured = DecayCarry(unpack(captured_carries(layout, positions, carries, 1, inside_chunks)))
     if readers is not None:
         u = reader_rows(readers, heads, dtype).unflatten(1, split)
         # u^T k_s v_s first, so that the decays between tokens are needed once for all readers
@@ -112,38 +121,42 @@ def _per_head(signals: DecaySignals, carry: DecayCarry, positions: list[int], re
         inside = pairs @ (u_k.unsqueeze(-1) * v_head.unsqueeze(-2)).flatten(-2)
         u_start = torch.einsum("rgpk,bngkpv->bngprv", u, start).flatten(2, 3).unsqueeze(3)
         answers = inside.unflatten(-1, (len(u), -1)) + u_start * from_start.flatten(3, 4).transpose(2, 3).unsqueeze(-1)
-        answers = answers.permute(0, 1, 3, 4, 2, 5).flatten(1, 2)[:, :time]
-    return Segment(read, DecayCarry(unpack(carries[-1])), captured, answers)
+        answers = layout.to_time(answers.permute(0, 1, 3, 4, 2, 5))
+    return Segment(read, DecayCarry(unpack(carries[:, -1].clone())), captured, answers)
 
 
-def _per_channel(signals: DecaySignals, carry: DecayCarry, positions: list[int], readers: Tensor | None) -> Segment:
+def _per_channel(
+    signals: DecaySignals, carry: DecayCarry, positions: list[int], readers: Tensor | None, layout: Layout
+) -> Segment:
     """One decay per key channel; everything per head, with [n, batch * heads] in front."""
-    batch, time, heads = signals.v.shape[:3]
+    batch, _, heads = signals.v.shape[:3]
     dtype = work_dtype(carry.S, signals.v)
-    chunk = chunk_length(time, _CHUNK)
-    q, k, v, log_decay = (by_head(x, heads, chunk, dtype) for x in signals)
+    q, k, v, log_decay = (by_head(x, heads, layout, dtype) for x in signals)
     decay = chunk_decay(log_decay)
     written = (k * decay.to_end).mT @ v
-    carries = carry_across(written, decay.from_start[:, :, -1, :, None], carry.S.to(dtype).flatten(0, 1))
-    start = torch.stack(carries[:-1])
+
+    def by_batch(S: Tensor) -> Tensor:
+        return S.unflatten(-3, (batch, heads))
+
+    changes = layout.changes(lambda S: DecayCarry(by_batch(S)), lambda carry: carry.S.to(dtype).flatten(0, 1))
+    carries = carries_across(written, decay.from_start[:, :, -1, :, None], carry.S.to(dtype).flatten(0, 1), 0, changes)
+    start = carries[:-1]
 
     def reads(x: Tensor) -> Tensor:
         inside = decay.gram(x, k) @ v
         return inside + (x * decay.from_start) @ start
 
-    def by_batch(S: Tensor) -> Tensor:
-        return S.unflatten(-3, (batch, heads))
-
-    captured = answers = None
-    if positions and between_chunks(positions, chunk, time):
-        captured = DecayCarry(by_batch(torch.stack([carries[p // chunk + 1] for p in positions])).transpose(0, 1))
-    elif positions:
-        which, here = locate(positions, chunk, v.device)
+    def inside_chunks(places: list[int]) -> Tensor:
+        which, here = locate(places, layout.chunk, v)
         from_start, weight = decay.until(which, here)
         S_at = (k.index_select(0, which) * weight).mT @ v.index_select(0, which)
-        S_at = S_at.addcmul_(from_start.mT, start.index_select(0, which))
+        return S_at.addcmul_(from_start.mT, start.index_select(0, which))
+
+    captured = answers = None
+    if positions:
+        S_at = captured_carries(layout, positions, carries, 0, inside_chunks)
         captured = DecayCarry(by_batch(S_at).transpose(0, 1))
     if readers is not None:
         rows = reader_rows(readers, heads, dtype).repeat(1, batch, 1).unsqueeze(-2)
-        answers = torch.stack([by_time(reads(u.expand_as(q)), batch, time) for u in rows], 2)
-    return Segment(by_time(reads(q), batch, time), DecayCarry(by_batch(carries[-1])), captured, answers)
+        answers = torch.stack([by_time(reads(u.expand_as(q)), batch, layout) for u in rows], 2)
+    return Segment(by_time(reads(q), batch, layout), DecayCarry(by_batch(carries[-1].clone())), captured, answers)

@@ -23,35 +23,22 @@ inside: a triangular solve in bfloat16 amplifies its rounding along the chunk.
 Shape letters: n (chunks), units = batch * heads, chunk, key, value, points (positions).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from strobe.kernels.chunks import (
-    between_chunks,
-    by_head,
-    by_time,
-    chunk_decay,
-    chunk_length,
-    locate,
-    reader_rows,
-    work_dtype,
-)
+from strobe.kernels.chunk_carries import captured_carries, locate
+from strobe.kernels.chunk_layout import ChunkedBackend, Layout
+from strobe.kernels.chunks import by_head, by_time, chunk_decay, reader_rows, work_dtype
 from strobe.kernels.delta.reference import DeltaCarry, DeltaSignals, reference
-from strobe.kernels.denormals import flushed
+from strobe.kernels.edits import EditsAt
 from strobe.kernels.linear import attention_by_scan
 from strobe.kernels.scan import Segment
 
 # Of 16, 32 and 64 the fastest on one CPU thread, forward and backward, at 8 heads, key = value = 32 and 64, time 512
 # and 2048 (5 and 27 ms at 64); level with 64 at key = value = 128.
 _CHUNK = 32
-
-
-def chunked(signals: DeltaSignals, carry: DeltaCarry, positions: list[int], readers: Tensor | None) -> Segment:
-    """The `chunked` backend; see `strobe.kernels.scan.Backend`. One token is one step of the definition."""
-    if signals.v.shape[1] == 1:
-        return reference(signals, carry, positions, readers)
-    with flushed(signals.v.device), torch.autocast(signals.v.device.type, enabled=False):
-        return _run(signals, carry, positions, readers)
 
 
 def attention(signals: DeltaSignals) -> Tensor:
@@ -61,53 +48,63 @@ def attention(signals: DeltaSignals) -> Tensor:
     return attention_by_scan(chunked, signals, DeltaCarry(S))
 
 
-def _run(signals: DeltaSignals, carry: DeltaCarry, positions: list[int], readers: Tensor | None) -> Segment:
+def _run(
+    signals: DeltaSignals, carry: DeltaCarry, positions: list[int], readers: Tensor | None, edits: Sequence[EditsAt]
+) -> Segment:
     batch, time, heads = signals.v.shape[:3]
     dtype = work_dtype(carry.S, signals.v)
-    chunk = chunk_length(time, _CHUNK)
-    q, k, v, b = (by_head(x, heads, chunk, dtype) for x in (signals.q, signals.k, signals.v, signals.b))
+    layout = Layout(time, _CHUNK, edits)
+    q, k, v, b = (by_head(x, heads, layout, dtype) for x in (signals.q, signals.k, signals.v, signals.b))
     log_decay = signals.log_decay.unsqueeze(-1) if signals.log_decay.ndim == 3 else signals.log_decay
-    decay = chunk_decay(by_head(log_decay, heads, chunk, dtype))
+    decay = chunk_decay(by_head(log_decay, heads, layout, dtype))
 
     # `erase` is what the answers W are written along; for the delta rule k, with the sign on the other side.
     rule = signals.a is None
-    erase = k if signals.a is None else by_head(signals.a, heads, chunk, dtype)
+    erase = k if signals.a is None else by_head(signals.a, heads, layout, dtype)
     system = decay.gram(b, erase if rule else -erase)
-    one = torch.eye(chunk, dtype=dtype, device=v.device)
+    one = torch.eye(layout.chunk, dtype=dtype, device=v.device)
     inverse = torch.linalg.solve_triangular(system, one, upper=False, unitriangular=True)
     known = inverse @ (v if rule else decay.gram(b, k).tril(-1) @ v)
     asked = inverse @ (b * decay.from_start)
     erase_end = (erase * decay.to_end).mT
     written = None if rule else (k * decay.to_end).mT @ v
 
+    def by_batch(S: Tensor) -> Tensor:
+        return S.unflatten(-3, (batch, heads))
+
+    changes = layout.changes(lambda S: DeltaCarry(by_batch(S)), lambda carry: carry.S.to(dtype).flatten(0, 1))
     carries, answered = [carry.S.to(dtype).flatten(0, 1)], []
     across = decay.from_start[:, :, -1, :, None]
     for i, (w_0, w_1, e, d) in enumerate(zip(*(x.unbind(0) for x in (known, asked, erase_end, across)), strict=True)):
         S = carries[-1]
         answered.append(torch.baddbmm(w_0, w_1, S, alpha=-1 if rule else 1))
         kept = d * S if written is None else torch.addcmul(written[i], d, S)
-        carries.append(torch.baddbmm(kept, e, answered[-1]))
-    start, W = torch.stack(carries[:-1]), torch.stack(answered)
+        S = torch.baddbmm(kept, e, answered[-1])
+        carries.append(changes[i](S) if i in changes else S)
+    every, W = torch.stack(carries), torch.stack(answered)
+    start = every[:-1]
 
     def reads(x: Tensor) -> Tensor:
         y = (x * decay.from_start) @ start + decay.gram(x, erase) @ W
         return y if rule else y + decay.gram(x, k) @ v
 
-    def by_batch(S: Tensor) -> Tensor:
-        return S.unflatten(-3, (batch, heads))
-
-    captured = answers = None
-    if positions and between_chunks(positions, chunk, time):
-        captured = DeltaCarry(by_batch(torch.stack([carries[p // chunk + 1] for p in positions])).transpose(0, 1))
-    elif positions:
-        which, here = locate(positions, chunk, v.device)
+    def inside_chunks(places: list[int]) -> Tensor:
+        which, here = locate(places, layout.chunk, v)
         from_start, weight = decay.until(which, here)
         S_at = (erase.index_select(0, which) * weight).mT @ W.index_select(0, which)
         if not rule:
             S_at += (k.index_select(0, which) * weight).mT @ v.index_select(0, which)
-        S_at = S_at.addcmul_(from_start.mT, start.index_select(0, which))
+        return S_at.addcmul_(from_start.mT, start.index_select(0, which))
+
+    captured = answers = None
+    if positions:
+        S_at = captured_carries(layout, positions, every, 0, inside_chunks)
         captured = DeltaCarry(by_batch(S_at).transpose(0, 1))
     if readers is not None:
         rows = reader_rows(readers, heads, dtype).repeat(1, batch, 1).unsqueeze(-2)
-        answers = torch.stack([by_time(reads(u.expand_as(q)), batch, time) for u in rows], 2)
-    return Segment(by_time(reads(q), batch, time), DeltaCarry(by_batch(carries[-1])), captured, answers)
+        answers = torch.stack([by_time(reads(u.expand_as(q)), batch, layout) for u in rows], 2)
+    return Segment(by_time(reads(q), batch, layout), DeltaCarry(by_batch(carries[-1])), captured, answers)
+
+
+chunked = ChunkedBackend(_run, reference, _CHUNK)
+"""The `chunked` backend; see `strobe.kernels.scan.Backend`."""

@@ -10,6 +10,7 @@ multiplications are used instead; which is faster depends on how many bytes one 
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -117,12 +118,15 @@ def _two_level(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
     h = torch.empty_like(b, memory_format=torch.contiguous_format)
     decay = torch.empty_like(a, memory_format=torch.contiguous_format)
     h[:, :, 0], decay[:, :, 0] = b[:, :, 0], a[:, :, 0]
-    for j in range(1, h.shape[2]):
-        torch.addcmul(b[:, :, j], a[:, :, j], h[:, :, j - 1], out=h[:, :, j])
-        torch.mul(a[:, :, j], decay[:, :, j - 1], out=decay[:, :, j])
+    # Views of all tokens are made at once: indexing one by one costs as much as what is done with them.
+    tokens = list(zip(*(x.unbind(2) for x in (a, b, h, decay)), strict=True))
+    for (_, _, h_before, decay_before), (a_j, b_j, h_j, decay_j) in pairwise(tokens):
+        torch.addcmul(b_j, a_j, h_before, out=h_j)
+        torch.mul(a_j, decay_before, out=decay_j)
     starts = torch.empty_like(h[:, :, 0], memory_format=torch.contiguous_format)
     starts[:, 0] = h0
-    for k in range(1, h.shape[1]):
-        torch.addcmul(h[:, k - 1, -1], decay[:, k - 1, -1], starts[:, k - 1], out=starts[:, k])
+    blocks = zip(h[:, :-1, -1].unbind(1), decay[:, :-1, -1].unbind(1), pairwise(starts.unbind(1)), strict=True)
+    for h_end, decay_all, (start, next_start) in blocks:
+        torch.addcmul(h_end, decay_all, start, out=next_start)
     h.addcmul_(decay, starts.unsqueeze(2))
     return h.flatten(1, 2)[:, :time]

@@ -83,27 +83,28 @@ class _SelectiveScan(torch.autograd.Function):
     def forward(ctx, x, delta, B, queries, A, h0, probes, positions):
         batch, time, channels = x.shape
         length = _block_length(h0, time)
-        reads = x.new_empty(batch, time, queries.shape[2], channels)
+        reads = x.new_empty(time, batch, queries.shape[2], channels)
         probed = x.new_empty(batch, time, probes.shape[0], channels)
         captured = x.new_empty(batch, len(positions), *A.shape)
         starts = []
         h, A = h0.contiguous(), A.contiguous()
         block = _Block(length, h)
-        x_t, delta_t, B_t = x.transpose(0, 1), delta.transpose(0, 1), B.transpose(0, 1)
-        for start in range(0, time, length):
-            here = slice(start, start + length)
+        pieces = zip(
+            *(s.transpose(0, 1).split(length) for s in (x, delta, B, queries)), reads.split(length), strict=True
+        )
+        for start, (x_t, delta_t, B_t, queries_t, reads_t) in zip(range(0, time, length), pieces, strict=True):
             starts.append(h)
-            states = block.fill(x_t[here], delta_t[here], B_t[here], A, h)[1]
+            states = block.fill(x_t, delta_t, B_t, A, h)[1]
             h = states[-1].clone()
-            reads[:, here] = (queries[:, here].transpose(0, 1) @ states).transpose(0, 1)
+            torch.bmm(queries_t.flatten(0, 1), states.flatten(0, 1), out=reads_t.flatten(0, 1))
             if probes.shape[0]:
-                probed[:, here] = torch.einsum("lbnd,rnd->blrd", states, probes)
+                probed[:, start : start + length] = torch.einsum("lbnd,rnd->blrd", states, probes)
             for n, position in enumerate(positions):
                 if start <= position < start + length:
                     captured[:, n] = states[position - start]
         ctx.save_for_backward(x, delta, B, queries, A, probes, *(starts if any(ctx.needs_input_grad) else ()))
         ctx.positions, ctx.length = positions, length
-        return reads, probed, h, captured
+        return reads.transpose(0, 1), probed, h, captured
 
     @staticmethod
     @once_differentiable

@@ -18,6 +18,7 @@ from torch import Tensor
 from strobe.kernels.edits import Edit, EditsAt
 from strobe.kernels.scan import Segment
 from strobe.kernels.triton.device import why_not_on
+from strobe.kernels.triton.segments import wants_gradient
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,17 @@ class TritonBackend:
     def takes(self, edit: Edit, signals: Any, carry: Any) -> bool:
         """Whether the kernel honours `edit` itself."""
         return self.load().takes(edit, signals, carry)
+
+    def inside(self, edits: Sequence[EditsAt], signals: Any, carry: Any) -> list[EditsAt]:
+        """Those of `edits` that the kernel honours itself."""
+        taken, learned = [], False
+        for here in edits:
+            # A kernel judges by the first carry. After an edit that is learned the carry has a gradient that it has
+            # not seen.
+            if not learned and all(self.takes(edit, signals, carry) for edit in here.edits):
+                taken.append(here)
+            learned = learned or any(wants_gradient(edit.value) for edit in here.edits)
+        return taken
 
     def refusal(self, device: Any, signals: Any = None, carry: Any = None, readers: Tensor | None = None) -> str | None:
         """Why it cannot run on `device`, or there with these signals; None where it can."""

@@ -123,7 +123,7 @@ class Mamba(Mixer):
 
     def finish(self, read: Tensor, signals: Signals) -> Float[Tensor, "batch time d_model"]:
         """Skip, gate, output projection."""
-        y = read + self.D * signals.x
+        y = torch.addcmul(read, self.D, signals.x)
         return self.out_proj((y * F.silu(signals.z.to(y.dtype))).to(signals.z.dtype))
 
     def _normed(self, x: Tensor, weight: Tensor | None) -> Tensor:

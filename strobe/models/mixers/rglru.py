@@ -108,14 +108,14 @@ class RGLRU(Mixer):
         conv = causal_conv(stream, carry.conv, self.conv_weight, self.conv_bias, mask)
         r = self._gate(conv, self.recurrent_gate_weight, self.recurrent_gate_bias)
         wide = torch.promote_types(self.recurrent_param.dtype, torch.float32)
-        decay = -_C * r.to(wide) * F.softplus(self.recurrent_param.to(wide))
+        decay = r.to(wide) * (-_C * F.softplus(self.recurrent_param.to(wide)))
         signals = Signals(
             z=self.linear_y(x),
             x=conv,
             r=r,
             i=self._gate(conv, self.input_gate_weight, self.input_gate_bias),
             decay=decay,
-            m=_BoundedSqrt.apply(-torch.expm1(2 * decay)),
+            m=_Multiplier.apply(decay),
             started=shifted(ones, carry.started, mask),
         )
         return signals, {"conv": stream, "started": ones}
@@ -124,7 +124,7 @@ class RGLRU(Mixer):
         """The family's a and b, with the rule for the first token."""
         # 1 or 0 a token: products with them are exact, and on a CPU four times as fast as `where` along channels.
         later = (signals.started != 0).to(signals.decay.dtype)
-        m = torch.addcmul(1 - later, signals.m, later)
+        m = (signals.m * later).add_(1 - later)
         return DiagonalSignals(a=signals.decay.exp() * later, b=m * (signals.i * signals.x))
 
     def finish(self, read: Tensor, signals: Signals) -> Float[Tensor, "batch time d_model"]:
@@ -132,22 +132,26 @@ class RGLRU(Mixer):
         return self.out_proj(read.to(signals.z.dtype) * F.gelu(signals.z, approximate="tanh"))
 
     def _gate(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        heads = x.unflatten(-1, (self.config.heads, -1))
-        return (torch.einsum("bthk,hkl->bthl", heads, weight) + bias).flatten(-2).sigmoid()
+        heads = x.flatten(0, 1).unflatten(-1, (self.config.heads, -1)).transpose(0, 1)  # [H, B T, K]
+        gate = torch.baddbmm(bias.unsqueeze(1), heads, weight)
+        return gate.transpose(0, 1).reshape(x.shape).sigmoid()
 
 
-class _BoundedSqrt(torch.autograd.Function):
-    """sqrt(x), with a gradient of at most `_MAX_SQRT_GRADIENT`: at a = 1 the true one is infinite."""
+class _Multiplier(torch.autograd.Function):
+    """m = sqrt(1 - a^2) of log a, in one tensor of its own. The gradient of the square root is at most
+    `_MAX_SQRT_GRADIENT`: at a = 1 the true one is infinite."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.sqrt()
+    def forward(ctx: Any, log_a: Tensor) -> Tensor:
+        m = (2 * log_a).expm1_().neg_().sqrt_()
+        ctx.save_for_backward(log_a, m)
+        return m
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return grad[0] / (4 * x).clamp_min(_MAX_SQRT_GRADIENT**-2).sqrt()
+        log_a, m = ctx.saved_tensors
+        d_square = grad[0] / (2 * m).clamp_min(1 / _MAX_SQRT_GRADIENT)
+        return d_square * -2 * (2 * log_a).exp()
 
 
 def _init_lambda(channels: int) -> Tensor:
