@@ -9,6 +9,10 @@ from strobe.core.errors import CaptureTooLarge
 # What is left for the forward pass itself and for everybody else on the machine.
 _SHARE = 0.9
 
+# Less than this is never refused: a run needs as much for itself, and reading what is left would cost a short capture,
+# or a generated token that is looked at, more than making it.
+_SMALL_BYTES = 16_000_000
+
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -30,11 +34,13 @@ def available_bytes(device: str = "cpu") -> int | None:
 
 
 def refuse_if_too_large(need_bytes: int, what: str, way_out: str, *, device: str = "cpu") -> None:
-    """Raise CaptureTooLarge if `need_bytes` is more than 90 % of what `device` has left.
+    """Raise CaptureTooLarge if `need_bytes` is more than 16 MB and more than 90 % of what `device` has left.
 
     `what` names what was asked for ("the states of 24 layers at 4096 positions"), `way_out` what to ask for instead
     ("fewer positions or layers"). Does nothing where the memory left is unknown.
     """
+    if need_bytes <= _SMALL_BYTES:
+        return
     free = available_bytes(device)
     if free is None or need_bytes <= _SHARE * free:
         return

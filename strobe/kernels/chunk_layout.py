@@ -7,19 +7,13 @@ pays for every operation anew at each of them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial, reduce
 
 import torch
 from torch import Tensor
 
-from strobe.kernels.denormals import flushed
 from strobe.kernels.edits import Edit, EditsAt, apply_edit
-from strobe.kernels.scan import Backend, Carry, Segment, Signals
-
-# With more chunks than this times those of a scan without edits the scan is cut: a chunk costs the same however few
-# tokens are in it, and a piece of one token that is cut out is one step of the definition.
-_TIMES_AS_MANY = 4
+from strobe.kernels.scan import Carry
 
 
 class Layout:
@@ -86,30 +80,3 @@ class Layout:
             return to_memory(reduce(lambda carry, edit: apply_edit(edit, carry), edits, to_carry(S)))
 
         return {chunk: partial(change, edits) for chunk, edits in self.edits.items()}
-
-
-@dataclass(frozen=True)
-class ChunkedBackend:
-    """A backend "chunked" that honours edits itself. `run` takes what a `Backend` takes and the edits; of one token
-    there is nothing to do at once, and `step_by_step`, the definition, runs."""
-
-    run: Callable[[Signals, Carry, list[int], Tensor | None, Sequence[EditsAt]], Segment]
-    step_by_step: Backend
-    longest: int
-
-    def __call__(self, signals: Signals, carry: Carry, positions: list[int], readers: Tensor | None) -> Segment:
-        if signals.v.shape[1] == 1:
-            return self.step_by_step(signals, carry, positions, readers)
-        return self.with_edits(signals, carry, positions, readers, ())
-
-    def with_edits(
-        self, signals: Signals, carry: Carry, positions: list[int], readers: Tensor | None, edits: Sequence[EditsAt]
-    ) -> Segment:
-        """As a call, with `edits` on the way. Never under autocast; numbers too small for their dtype are zero."""
-        with flushed(signals.v.device), torch.autocast(signals.v.device.type, enabled=False):
-            return self.run(signals, carry, positions, readers, edits)
-
-    def inside(self, edits: Sequence[EditsAt], signals: Signals, carry: Carry) -> Sequence[EditsAt]:
-        """All edits, or none where they are so many that cutting is cheaper."""
-        chunks = -(-signals.v.shape[1] // self.longest)
-        return edits if len(edits) <= (_TIMES_AS_MANY - 1) * chunks else ()

@@ -225,7 +225,8 @@ def scan(
             segments.append(_with_edits(segment, here, ends_captured=bool(local) and local[-1] == stop - start - 1))
             carry = segments[-1].carry
         start = stop
-    return _join(segments, wanted, unique, name)
+    whole = _joined(segments)
+    return ScanResult(whole.read, whole.carry, _in_order(whole.captured, unique, wanted), whole.readers, name)
 
 
 def _with_edits(segment: Segment, edits: Sequence[Edit], *, ends_captured: bool) -> Segment:
@@ -242,23 +243,24 @@ def _with_edits(segment: Segment, edits: Sequence[Edit], *, ends_captured: bool)
     return segment._replace(carry=carry, captured=captured)
 
 
-def _join(segments: list[Segment], wanted: list[int], unique: list[int], backend: str) -> ScanResult:
-    def cat(parts: list[Tensor]) -> Tensor:
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-
-    captured = None
-    if wanted:
-        parts = [s.captured for s in segments if s.captured is not None]
-        fields = [cat(list(column)) for column in zip(*parts, strict=True)]
-        if wanted != unique:
-            order = torch.tensor([unique.index(p) for p in wanted], device=fields[0].device)
-            fields = [x.index_select(1, order) for x in fields]
-        captured = type(segments[0].carry)(*fields)
+def _joined(segments: Sequence[Segment]) -> Segment:
+    """Segments that follow one another, as one."""
+    if len(segments) == 1:
+        return segments[0]
+    captured = [s.captured for s in segments if s.captured is not None]
     readers = [s.readers for s in segments if s.readers is not None]
-    return ScanResult(
-        read=cat([s.read for s in segments]),
+    return Segment(
+        read=torch.cat([s.read for s in segments], 1),
         carry=segments[-1].carry,
-        captured=captured,
-        readers=cat(readers) if readers else None,
-        backend=backend,
+        captured=type(captured[0])(*(torch.cat(parts, 1) for parts in zip(*captured, strict=True)))
+        if captured
+        else None,
+        readers=torch.cat(readers, 1) if readers else None,
     )
+
+
+def _in_order(captured: Carry, have: list[int], wanted: list[int]) -> Carry:
+    if captured is None or have == wanted:
+        return captured
+    order = torch.tensor([have.index(p) for p in wanted], device=captured[0].device)
+    return type(captured)(*(x.index_select(1, order) for x in captured))

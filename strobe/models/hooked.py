@@ -188,11 +188,9 @@ class StateContract(nn.Module):
         return out, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim) if return_cache_object else cache
 
     def _cache_names(self, names_filter: Any) -> list[str]:
-        every = [n for n in self.hook_dict if not n.endswith("hook_carry")]
-        if names_filter is None:
-            return every
-        if callable(names_filter):
-            return [n for n in every if names_filter(n)]
+        if names_filter is None or callable(names_filter):
+            every = [n for n in self.hook_dict if not n.endswith("hook_carry")]
+            return every if names_filter is None else [n for n in every if names_filter(n)]
         names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
         for name in names:
             if name.endswith("hook_carry"):
@@ -274,10 +272,9 @@ class StateContract(nn.Module):
             return
         # A carry is float32 at least, whatever the weights are.
         dtype = torch.promote_types(next(self.parameters()).dtype, torch.float32)
-        captured = [m.init_carry(1, dtype, torch.device("meta")) for m in self.mixers.values() if m.wants_capture(run)]
-        each = sum(x.numel() * x.element_size() for carry in captured for x in carry)
+        captured = [m.carry_bytes(dtype) for m in self.mixers.values() if m.wants_capture(run)]
         refuse_if_too_large(
-            each * batch * len(run.looks),
+            sum(captured) * batch * len(run.looks),
             f"capturing the carry at {len(run.looks)} positions in {len(captured)} layers, batch {batch}",
             "ask for fewer positions (a slice with a step), fewer layers (names_filter), or a smaller batch",
         )

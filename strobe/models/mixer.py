@@ -57,6 +57,7 @@ class Mixer(nn.Module):
         super().__init__()
         self.run: Run | None = None
         self.key = ""
+        self._carry_bytes: dict[torch.dtype, int] = {}
         for field in self.signal_hooks():
             setattr(self, f"hook_{field}", HookPoint())
         self.hook_read = HookPoint()
@@ -75,6 +76,13 @@ class Mixer(nn.Module):
     def init_carry(self, batch: int, dtype: torch.dtype, device: torch.device) -> Any:
         """The carry before the first token."""
         raise NotImplementedError
+
+    def carry_bytes(self, dtype: torch.dtype) -> int:
+        """What the carry of one row takes."""
+        if dtype not in self._carry_bytes:
+            carry = self.init_carry(1, dtype, torch.device("meta"))
+            self._carry_bytes[dtype] = sum(x.numel() * x.element_size() for x in carry)
+        return self._carry_bytes[dtype]
 
     def project(self, x: Float[Tensor, "batch time d_model"], carry: Any, mask: Tensor | None) -> tuple[Any, Streams]:
         """Signals of every token, and the streams that the carry's windows slide over."""

@@ -56,6 +56,13 @@ def test_too_large_is_refused_with_figures_and_a_way_out(machine):
         memory.refuse_if_too_large(8_000_000_000, "the states", "ask for fewer positions")
 
 
+def test_what_is_small_is_not_measured(machine):
+    machine(free_kb=1)
+    memory.refuse_if_too_large(16_000_000, "the states", "")
+    with pytest.raises(CaptureTooLarge):
+        memory.refuse_if_too_large(16_000_001, "the states", "")
+
+
 def test_a_tenth_is_left_for_the_run_itself(machine):
     machine(free_kb=1_000_000)
     memory.refuse_if_too_large(int(0.89 * 1_024_000_000), "the states", "")

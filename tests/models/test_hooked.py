@@ -265,6 +265,7 @@ def test_returning_a_tensor_from_a_captured_state_is_an_error(model, tokens):
 def test_a_capture_that_does_not_fit_is_refused_before_running(model, tokens, monkeypatch):
     # 13 positions, batch 2: gru 7, mamba2 2*4*3 + 3*(6+8), rwkv4 3*6 + 8 numbers of 8 bytes.
     need = 13 * 2 * (7 + 24 + 42 + 26) * 8
+    monkeypatch.setattr(strobe.core.memory, "_SMALL_BYTES", 0)
     monkeypatch.setattr(strobe.core.memory, "available_bytes", lambda device="cpu": need)
     ran = []
     hooks = [("hook_embed", lambda t, hook: ran.append(1))]

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from strobe.kernels.chunk_carries import captured_carries, carries_across, chosen, locate
-from strobe.kernels.chunk_layout import ChunkedBackend, Layout
+from strobe.kernels.chunk_layout import Layout
+from strobe.kernels.chunked_backend import ChunkedBackend
 from strobe.kernels.chunks import (
     after,
     by_head,
@@ -104,8 +105,9 @@ def _per_head(
         # axes: batch, points, upto, heads
         here = chosen(cumulated.flatten(1, 2), 1, places).unsqueeze(2)
         weight = (here - chosen(cumulated[:, :, :upto], 1, chunks)).to(dtype)
-        weight = weight.masked_fill(after(locate(places, layout.chunk, v)[1], upto)[..., None], -torch.inf).exp()
-        writes = chosen(v[:, :, :upto], 1, chunks) * weight.unsqueeze(-1)
+        if any(p % layout.chunk + 1 < upto for p in places):
+            weight = weight.masked_fill(after(locate(places, layout.chunk, v)[1], upto)[..., None], -torch.inf)
+        writes = chosen(v[:, :, :upto], 1, chunks) * weight.exp().unsqueeze(-1)
         writes = writes.unflatten(3, split).flatten(-2).transpose(2, 3)
         S_at = (chosen(k[..., :upto, :], 1, chunks).mT @ writes).unflatten(-1, (split[1], -1))
         decayed = chosen(from_start.flatten(1, 2), 1, places).unsqueeze(3)

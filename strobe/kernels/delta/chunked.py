@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from strobe.kernels.chunk_carries import captured_carries, locate
-from strobe.kernels.chunk_layout import ChunkedBackend, Layout
+from strobe.kernels.chunk_layout import Layout
+from strobe.kernels.chunked_backend import ChunkedBackend
 from strobe.kernels.chunks import by_head, by_time, chunk_decay, reader_rows, work_dtype
 from strobe.kernels.delta.reference import DeltaCarry, DeltaSignals, reference
 from strobe.kernels.edits import EditsAt

@@ -94,6 +94,7 @@ def test_what_does_not_fit_in_memory_is_said_before(monkeypatch):
 
     system = from_function(torch.tanh, 600)
     monkeypatch.setattr(memory, "available_bytes", lambda device="cpu": 1_000_000)
+    monkeypatch.setattr(memory, "_SMALL_BYTES", 0)
     with pytest.raises(CaptureTooLarge, match="dense_up_to"):
         fixed_points(system, torch.zeros(8, 600), limits=Limits(dense_up_to=600))
     assert fixed_points(system, torch.zeros(1, 600)).ends["fixed"] == 1

@@ -175,6 +175,7 @@ def test_what_would_not_fit_is_refused_before_it_runs(native, tokens, monkeypatc
     from strobe.core.errors import CaptureTooLarge
 
     monkeypatch.setattr("strobe.core.memory.available_bytes", lambda device="cpu": 1000)
+    monkeypatch.setattr("strobe.core.memory._SMALL_BYTES", 0)
     with pytest.raises(CaptureTooLarge, match="longer stride or fewer layers"):
         diagnose(native("mamba2"), tokens(1, 20), stride=1)
 
