@@ -16,12 +16,14 @@ def carries_across(write: Tensor, decay: Tensor, S: Tensor, axis: int, changes: 
     """The carries between the chunks along `axis`, first and last included: S_{i+1} = decay_i S_i + write_i, and what
     ``changes[i]`` makes of it where there are edits."""
     decays, writes = decay.unbind(axis), write.unbind(axis)
+    S = S.expand_as(writes[0])
     if torch.is_grad_enabled():
         carries = [S]
         for i, (d, w) in enumerate(zip(decays, writes, strict=True)):
             carry = torch.addcmul(w, d, carries[-1])
             carries.append(changes[i](carry) if i in changes else carry)
         return torch.stack(carries, axis)
+    # Written where they are wanted: half the memory of a list and a copy of it, and of its traffic.
     every = write.new_empty(*S.shape[:axis], len(writes) + 1, *S.shape[axis:])
     every.select(axis, 0).copy_(S)
     for i, (d, w, (before, after)) in enumerate(zip(decays, writes, pairwise(every.unbind(axis)), strict=True)):

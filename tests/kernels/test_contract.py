@@ -207,6 +207,50 @@ def test_edits_apply_in_the_order_given_and_at_the_last_token(case):
 
 
 @every_case
+@pytest.mark.parametrize("every", [False, True], ids=["apart", "at every token"])
+def test_many_edits_equal_the_loop_with_the_same_edits_by_hand(case, every):
+    it, signals, carry = problem(case, time=130)
+    # In one chunk and next to each other, at a chunk's end, twice at one token, the first token and the last.
+    where = list(range(130)) if every else [0, 5, 7, 8, 31, 64, 64, 127, 129]
+    edits = [Edit(position=p, kind="scale", value=0.5 + 0.01 * i) for i, p in enumerate(where)]
+    looks, readers = [0, 1, 5, 6, 8, 30, 31, 63, 64, 100, 127, 128, 129], random_readers(carry)
+    result = scan(it, signals, carry, edits=edits, capture=looks, readers=readers)
+    reads, answers, kept = [], [], []
+    for t in range(130):
+        carry, read = it.step(it.at(signals, t), carry)
+        reads.append(read)
+        answers.append(it.reader(carry, readers))
+        for edit in (e for e in edits if e.position == t):
+            carry = carry._replace(**{carry._fields[0]: carry[0] * edit.value})
+        if t in looks:
+            kept.append(carry)
+    close(result.read, torch.stack(reads, 1))
+    close(result.readers, torch.stack(answers, 1))
+    close(result.carry, carry)
+    close(result.captured, type(carry)(*(torch.stack(x, 1) for x in zip(*kept, strict=True))))
+
+
+@every_case
+def test_gradients_of_learned_edits_equal_those_of_the_loop(case):
+    it, signals, carry = problem(case, time=100)
+    generator = torch.Generator().manual_seed(5)
+    values = [torch.randn(carry[0].shape[1:], generator=generator, dtype=torch.float64) for _ in range(3)]
+    inputs = [x.requires_grad_() for x in (*values, *carry, *signals) if x is not None and x.is_floating_point()]
+    kinds, where = ("add", "scale", "add"), (20, 22, 63)
+    edits = [Edit(position=p, kind=k, value=v) for p, k, v in zip(where, kinds, values, strict=True)]
+    found = {}
+    for backend in ("reference", "chunked"):
+        result = scan(it, signals, carry, edits=edits, capture=[20, 21, 63, 80], backend=backend)
+        outputs = [result.read, *result.carry, *result.captured]
+        generator = torch.Generator().manual_seed(7)
+        loss = sum((x * torch.randn(x.shape, generator=generator, dtype=x.dtype)).sum() for x in outputs)
+        found[backend] = torch.autograd.grad(loss, inputs)
+    for chunked, loop in zip(found["chunked"], found["reference"], strict=True):
+        assert loop.abs().max() > 0
+        close(chunked, loop)
+
+
+@every_case
 @pytest.mark.parametrize("where", ["left", "right", "middle"])
 def test_padding_leaves_every_real_token_unchanged(case, where):
     it, signals, carry = problem(case, time=90)
