@@ -4,6 +4,8 @@ Further: a recurrent model's state decides its future (a spliced state answers a
 of KL on logits of whole passes, and captured states of one pass.
 """
 
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -12,7 +14,6 @@ import torch
 from cutting import stopped
 
 from strobe.models import HookedLM, ModelConfig, StateEdit
-from strobe.probes.state_edit import random_equal
 from strobe.probes.states import (
     StateIntervention,
     StateTrace,
@@ -21,6 +22,7 @@ from strobe.probes.states import (
     state_trace,
     total_norm,
 )
+from strobe.probes.states.editing import random_equal
 
 TEXT = [3, 17, 5, 29, 11, 2, 23, 8, 14]
 OPTIONS = {"mamba2": {"heads": 3, "head_dim": 4, "state": 5}, "gru": {"hidden": 12}, "attention": {"n_heads": 2}}
@@ -124,7 +126,7 @@ def test_only_the_heads_asked_for_are_edited(hybrid):
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_the_trace_is_the_norm_of_the_captured_states(hybrid, layer, monkeypatch):
-    monkeypatch.setattr("strobe.probes.states._PIECE", 4)
+    monkeypatch.setattr("strobe.probes.states.trace._PIECE", 4)
     trace = state_trace(hybrid, TEXT, layer, attention=False)
     name = f"blocks.{layer}.mixer.hook_state"
     _, cache = hybrid.run_with_cache(torch.tensor([TEXT]), names_filter=name, states="all")
@@ -192,6 +194,14 @@ def test_results_come_back_from_their_files(hybrid, tmp_path):
     assert len(result.to_frame()) == 4 * 5
     assert "nats" in result.summary()
     assert result.provenance.control == "random edit of the memory with the same norm, 2 draws"
+
+
+def test_the_module_that_older_files_name_defines_both_results():
+    # A file says which module to import for its class; those of before this was a package say `strobe.probes.states`.
+    code = "import strobe.probes.states; from strobe.core.result import result_class as c; print(c('{}').__name__)"
+    for kind in (StateTrace.__name__, StateIntervention.__name__):
+        done = subprocess.run([sys.executable, "-c", code.format(kind)], capture_output=True, text=True, check=False)
+        assert done.stdout == f"{kind}\n", done.stderr
 
 
 @pytest.mark.parametrize(
