@@ -8,10 +8,8 @@ nothing for it. Such a result has a property `partial`: what is missing, in word
 from collections.abc import Callable
 from typing import TypeVar
 
-from strobe.core.result import Result
-
 Tick = Callable[[int, int, str], None]
-R = TypeVar("R", bound=Result)
+R = TypeVar("R")
 
 
 def keeping(progress: Tick | None, partial: Callable[[R], None] | None, so_far: Callable[[], R | None]) -> Tick:

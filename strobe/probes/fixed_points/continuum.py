@@ -21,6 +21,7 @@ from strobe.probes.fixed_points.basin import check_same
 from strobe.probes.fixed_points.probe import Tick, system_of
 from strobe.probes.fixed_points.result import FixedPoints
 from strobe.probes.fixed_points.system import System
+from strobe.probes.partial import keeping
 
 if TYPE_CHECKING:
     import pandas
@@ -114,8 +115,8 @@ def continua(
 
     `step`: distance between points of a curve. `flat`: singular values of J - I up to this count as 0 (relative to the
     largest, if that is above 1). `most`: points of one curve. `drift_below`: the largest |F(x) - x| on a curve; None
-    for that of a slow point. All four are ours. `partial` is called with the curves so far after each point but the
-    last. Raises ValueError for points of another system or a step of 0.
+    for that of a slow point. All four are ours. Where `progress` raises, `partial` is given the curves of the points
+    that were looked at, if any. Raises ValueError for points of another system or a step of 0.
     """
     system = system_of(source, held, layer)
     check_same(system, points)
@@ -134,17 +135,15 @@ def continua(
             found.append(("surface", len(_blind(system, rows[0], flat)), rows))
         return _result(system, points, found, step, seed, settings | {"looked_at": done})
 
+    tick = keeping(progress, partial, lambda: result(i) if i else None)
     for i, x in enumerate(seeds):
-        if progress is not None:
-            progress(i, len(seeds), f"following curves from {len(seeds)} points")
+        tick(i, len(seeds), f"following curves from {len(seeds)} points")
         blind = len(_blind(system, x, flat))
         if blind > 1:
             surface.append(x)
         elif blind == 1 and not any(_passes(x, rows, step) for _, _, rows in curves):
             shape, rows = _trace(system, x, step, flat, most, limit)
             curves.append((shape, 1, rows))
-        if partial is not None and i + 1 < len(seeds):
-            partial(result(i + 1))
     return result(len(seeds))
 
 
