@@ -21,6 +21,7 @@ from strobe.probes.fixed_points.finder import Limits
 from strobe.probes.fixed_points.search import polish, search
 from strobe.probes.fixed_points.spectra import eigenvalues, pad
 from strobe.probes.fixed_points.system import System, as_carries, iterated
+from strobe.probes.partial import keeping
 
 if TYPE_CHECKING:
     import pandas
@@ -136,14 +137,13 @@ def cycles(
 
     `initial` [n, size]: carries to search from; `n_initial` random ones if None. A cycle of length k is looked for as a
     root of F^k(x) - x, whose number grows fast with k: `hits` says how surely each was found, nothing says that all
-    were. `partial` is called with the result so far after each length but the last. Raises ValueError for a length
-    below 1, and as `fixed_points` does.
+    were. Where `progress` raises, `partial` is given the lengths that both searches had finished, if any. Raises
+    ValueError for a length below 1, and as `fixed_points` does.
     """
     system, limits, wanted = probe.system_of(source, held, layer), limits or Limits(), sorted(set(lengths))
     if not wanted or wanted[0] < 1:
         raise ValueError(f"cycles of lengths {list(lengths)} were asked for; give lengths of 1 or more")
     other = system.shuffled(seed) if control == "shuffled" and system.shuffled is not None else None
-    tick = progress or (lambda done, total, what: None)
     both = []
     for one in (x for x in (other, system) if x is not None):
         start = random_carries(one, n_initial, seed) if initial is None else as_carries(initial, one.size, "carries")
@@ -156,18 +156,19 @@ def cycles(
         )
         both.append(_Searching(one, start, limits, rounds, provenance))
 
-    def result() -> KCycles:
+    def result(done: int) -> KCycles:
         *before, last = both
-        return last.result(before[0].result(None) if before else None)
+        return last.result(done, before[0].result(done, None) if before else None)
+
+    # The system is searched after its control: what it has finished, both have.
+    tick = keeping(progress, partial, lambda: result(n) if (n := len(both[-1].searched)) else None)
 
     for i, k in enumerate(wanted):
         for j, one in enumerate(both):
             tick(i * len(both) + j, len(both) * len(wanted), f"cycles of length {k}")
             one.search(k, seed)
-        if partial is not None and i + 1 < len(wanted):
-            partial(result())
     tick(len(both) * len(wanted), len(both) * len(wanted), "done")
-    return result()
+    return result(len(wanted))
 
 
 class _Searching:
@@ -196,23 +197,26 @@ class _Searching:
         self.failed.append(found.ends["failed"])
         self.searched.append(k)
 
-    def result(self, control: KCycles | None) -> KCycles:
-        """What there is so far."""
-        size, rows = self.system.size, self.rows
+    def result(self, done: int, control: KCycles | None) -> KCycles:
+        """Of the first `done` lengths that were searched."""
+        size, searched = self.system.size, self.searched[:done]
+        # Cycles are in the order of their lengths.
+        rows = [row for row in self.rows if len(row) in searched]
+        n = len(rows)
         periods = np.array([len(row) for row in rows], dtype=np.int64)
         none = torch.zeros(0, size, dtype=torch.complex128)
         return KCycles(
             system=self.system.name,
             held=self.system.held,
-            searched=list(self.searched),
+            searched=searched,
             periods=periods,
             points=(torch.cat(rows) if rows else torch.zeros(0, size, dtype=torch.float64)).numpy(),
             of=np.repeat(np.arange(len(rows)), periods),
-            multipliers=(pad(self.spectra) if rows else none).numpy(),
-            speeds=np.array(self.speeds),
-            hits=np.array(self.hits, dtype=np.int64),
-            escaped=np.array(self.escaped),
-            failed=np.array(self.failed),
+            multipliers=(pad(self.spectra[:n]) if rows else none).numpy(),
+            speeds=np.array(self.speeds[:n]),
+            hits=np.array(self.hits[:n], dtype=np.int64),
+            escaped=np.array(self.escaped[:done]),
+            failed=np.array(self.failed[:done]),
             control=control,
             provenance=self.provenance,
         )
