@@ -21,6 +21,7 @@ from strobe.probes.fixed_points.probe import Tick, system_of
 from strobe.probes.fixed_points.result import FixedPoints
 from strobe.probes.fixed_points.rolling import NAMES, roll_out
 from strobe.probes.fixed_points.system import System
+from strobe.probes.partial import keeping
 
 if TYPE_CHECKING:
     import pandas
@@ -128,9 +129,9 @@ def unstable_manifolds(
     """Follow every growing direction of the saddles of index 1 to `highest` (1: curves, whole) until `steps` are done.
 
     `source`: what `points` was found for, given as there. A complex pair counts once, along its real part. The branch
-    of a negative eigenvalue changes sides at every step; every second carry of it is kept. `partial` is called with the
-    result so far after each four saddles but the last. Raises ValueError for points of another system, and for a carry
-    whose whole spectrum is not known.
+    of a negative eigenvalue changes sides at every step; every second carry of it is kept. Where `progress` raises,
+    which is told of every four saddles, `partial` is given the branches of those that were reached, if any. Raises
+    ValueError for points of another system, and for a carry whose whole spectrum is not known.
     """
     system = system_of(source, held, layer)
     check_same(system, points)
@@ -171,14 +172,12 @@ def unstable_manifolds(
             ),
         )
 
+    tick = keeping(progress, partial, lambda: result(first) if first else None)
     for first in range(0, len(which), _LOT):
-        if progress is not None:
-            progress(first, len(which), f"leaving {len(which)} saddles")
+        tick(first, len(which), f"leaving {len(which)} saddles")
         lot = slice(first, first + _LOT)
         of, *rest = _follow(system, saddles[lot], attractors, points.index[which[lot]], steps)
         lots.append((of + first, *rest))
-        if partial is not None and first + _LOT < len(which):
-            partial(result(first + _LOT))
     return result(len(which))
 
 
