@@ -16,6 +16,7 @@ from strobe.probes.fixed_points.probe import Tick, system_of
 from strobe.probes.fixed_points.result import FixedPoints
 from strobe.probes.fixed_points.rolling import NAMES, roll_out
 from strobe.probes.fixed_points.system import System, as_carries
+from strobe.probes.partial import keeping
 
 if TYPE_CHECKING:
     import pandas
@@ -126,8 +127,8 @@ def basins(
     """Run carries of `source` (what `points` was found for, given as there): to which stable point does each come?
 
     `initial` [n, size]: the carries; `n_initial` random ones if None, drawn as the search draws them, so that a share
-    is one of that draw. `partial` is called with the result so far after each 256 of them but the last. Raises
-    ValueError for points of another system.
+    is one of that draw. Where `progress` raises, which is told of every 256 of them, `partial` is given the result
+    over those that were run, if any. Raises ValueError for points of another system.
     """
     system = system_of(source, held, layer)
     check_same(system, points)
@@ -160,13 +161,11 @@ def basins(
             ),
         )
 
+    tick = keeping(progress, partial, lambda: result() if len(labels) else None)
     for lot in start.split(_LOT):
-        if progress is not None:
-            progress(len(labels), len(start), f"running {len(start)} carries")
+        tick(len(labels), len(start), f"running {len(start)} carries")
         rolled = roll_out(system, lot, attractors, steps=steps)
         labels, took = torch.cat([labels, rolled.label]), torch.cat([took, rolled.steps])
-        if partial is not None and len(labels) < len(start):
-            partial(result())
     return result()
 
 
