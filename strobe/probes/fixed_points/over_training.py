@@ -13,6 +13,7 @@ from strobe.core.result import Result
 from strobe.probes.fixed_points.finder import Limits
 from strobe.probes.fixed_points.probe import fixed_points
 from strobe.probes.fixed_points.result import FixedPoints
+from strobe.probes.partial import keeping
 
 if TYPE_CHECKING:
     import pandas
@@ -83,13 +84,13 @@ def fixed_points_over_training(
 ) -> FixedPointsOverTraining:
     """`fixed_points` of each checkpoint: (training steps made, a `System`, module or model), in that order.
 
-    `partial` is called with the result so far after each checkpoint but the last. Raises ValueError for fewer than two
-    checkpoints, or steps that do not increase.
+    Where `progress` raises, `partial` is given the result over the checkpoints that were reached, if any. Raises
+    ValueError for fewer than two checkpoints, or steps that do not increase.
     """
     steps = [step for step, _ in checkpoints]
     if len(steps) < 2 or any(b <= a for a, b in pairwise(steps)):
         raise ValueError(f"checkpoints after {steps} steps were given; give two or more, in the order of training")
-    tick, found = progress or (lambda done, total, what: None), list[FixedPoints]()
+    found: list[FixedPoints] = []
 
     def result() -> FixedPointsOverTraining:
         last = found[-1]
@@ -105,11 +106,10 @@ def fixed_points_over_training(
             ),
         )
 
+    tick = keeping(progress, partial, lambda: result() if found else None)
     for i, (step, source) in enumerate(checkpoints):
         tick(i, len(steps), f"fixed points after {step} steps")
         options: dict[str, Any] = {"held": held, "layer": layer, "limits": limits, "seed": seed}
         found.append(fixed_points(source, n_initial=n_initial, rounds=rounds, control=None, **options))
-        if partial is not None and i + 1 < len(steps):
-            partial(result())
     tick(len(steps), len(steps), "done")
     return result()
