@@ -23,6 +23,7 @@ from strobe.core import hook_names
 from strobe.core.result import Result
 from strobe.models.hooked import StateEdit
 from strobe.probes.lens.readout import evaluating
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 from strobe.probes.repetition.heads import mixer_inputs
 
@@ -164,9 +165,9 @@ def token_importance(
 ) -> TokenImportance:
     """Take each token's write out of the carry of `layer` in turn, and see what becomes of the last prediction.
 
-    Two passes over the text for each of its tokens. `partial` is called after each but the last with what was found so
-    far. Raises ValueError for fewer than two tokens, and for a layer
-    without a recurrent carry: attention has none, and an ablation there is another question.
+    Two passes over the text for each of its tokens. Where `progress` raises, `partial` is given the tokens that were
+    taken out by then, if any. Raises ValueError for fewer than two tokens, and for a layer without a recurrent carry:
+    attention has none, and an ablation there is another question.
     """
     mixer = model.mixers.get(f"blocks.{layer}.mixer")
     if mixer is None:
@@ -189,24 +190,22 @@ def token_importance(
             tokens=[str(w) for w in words],
             layer=layer,
             what=what,
-            kl=kl.copy(),
-            control=control.copy(),
-            norm=norm.copy(),
+            kl=kl,
+            control=control,
+            norm=norm,
             provenance=provenance_of(model, seed=seed, settings=settings, control=_CONTROL),
         )
 
     with evaluating(model), torch.no_grad():
         changes, what = _changes(model, mixer, layer, ids)
         whole = model.forward(ids)[0, -1].double().log_softmax(-1)
+        tick = keeping(progress, partial, lambda: result() if s else None)
         for s in range(n):
-            if progress is not None:
-                progress(s, n, "taking out a token's write")
+            tick(s, n, "taking out a token's write")
             change = {field: x[s] for field, x in changes.items()}
             noise = _noise(change, generator, [mixer.memory] if _relative(mixer) else list(change))
             kl[s], control[s] = (_kl(model, ids, layer, s, x, whole) for x in (change, noise))
             norm[s] = float(sum(x.double().square().sum() for x in change.values()) ** 0.5)
-            if partial is not None and s + 1 < n:
-                partial(result())
         return result()
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cutting import stopped_after
 
 from strobe.models import HookedLM, ModelConfig
 from strobe.probes.cells.importance import TokenImportance, token_importance
@@ -96,24 +97,17 @@ def test_where_a_token_stands_decides_nothing_among_equals(mamba):
 
 
 def test_what_is_found_before_the_end_says_so(mamba, tmp_path):
-    class Stop(Exception):
-        pass
+    def ask(**how):
+        return token_importance(mamba, TOKENS, 0, **how)
 
-    def stop(done, total, what):
-        if done == 5:
-            raise Stop
-
-    so_far = []
-    with pytest.raises(Stop):
-        token_importance(mamba, TOKENS, 0, progress=stop, partial=so_far.append)
-    whole, last = token_importance(mamba, TOKENS, 0), so_far[-1]
-    assert len(so_far) == 5 and not whole.partial and last.partial == "cut short after 5 of 8 tokens"
+    # Told before each token: the sixth time, five were taken out.
+    whole, last = token_importance(mamba, TOKENS, 0), stopped_after(ask, 6)
+    assert stopped_after(ask, 1) is None
+    assert not whole.partial and last.partial == "cut short after 5 of 8 tokens"
     for name in ("kl", "control", "norm"):
         found = getattr(last, name)
         np.testing.assert_array_equal(found[:5], getattr(whole, name)[:5])
         assert np.isnan(found[5:]).all()
-    # What was handed over early does not grow afterwards.
-    assert np.isnan(so_far[0].kl[1:]).all() and np.isfinite(so_far[0].kl[0])
     assert last.partial in last.summary() and last.figure().layout.title.subtitle.text == last.partial
     assert TokenImportance.load(last.save(tmp_path / "i.safetensors")) == last
     with pytest.raises(ValueError, match="may be among the rest; run it again"):
