@@ -22,6 +22,7 @@ from strobe.models.corpus import WittenBell
 from strobe.probes.cells.labels import GRADED, LABELS
 from strobe.probes.cells.texts import labelled_rows, library_texts
 from strobe.probes.lens.readout import evaluating
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ def error_types(
 
     `texts`: (what the n-gram is counted on, Python files to judge by), or None for Python's library: its training part
     and held-out files. At most `n_train` tokens are counted; fewer than the model was trained on make the n-gram
-    weaker. `partial` is called after each file but the last with the result over those so far. Raises ValueError for an
-    order whose n-grams do not fit 63 bits with this vocabulary, and as `labelled_rows`.
+    weaker. Where `progress` raises, `partial` is given the result over the files judged by then, if any. Raises
+    ValueError for an order whose n-grams do not fit 63 bits with this vocabulary, and as `labelled_rows`.
     """
     vocab = int(model.cfg.d_vocab)
     if order < 2 or vocab**order >= _LARGEST:
@@ -131,12 +132,12 @@ def error_types(
         )
     if model.tokenizer is None:
         raise ValueError(f"errors are told by text; {model.model_name} came without a tokenizer; add tokenizer.json")
-    tick = progress or (lambda done, total, message: None)
     train, judge = (_training_texts(), library_texts(n_files, length, seed)[0]) if texts is None else texts
     rng = np.random.default_rng(seed) if texts is None else None
     rows, _ = labelled_rows(model, judge, length, rng)
     tokens, labels = rows.tokens[: None if rng is None else n_files], rows.labels[: None if rng is None else n_files]
-    tick(0, len(tokens), "counting n-grams")
+    if progress is not None:
+        progress(0, len(tokens), "counting n-grams")
     counted = _encoded(model, train, n_train, seed)
     ngram = WittenBell(counted, order=order, vocab=vocab)
     classes = _classes(tokens, labels, counted, order)
@@ -151,11 +152,10 @@ def error_types(
         short = None if done == len(tokens) else (done, len(tokens))
         return _result(model, classes, tokens[:done], judged, (order, len(counted)), short, provenance)
 
+    tick = keeping(progress, partial, lambda: result(i) if i else None)
     for i, row in enumerate(tokens):
         tick(i, len(tokens), "judging a file by the model and by the n-gram")
         _judge(model, ngram, row, i, judged)
-        if partial is not None and i + 1 < len(tokens):
-            partial(result(i + 1))
     return result(len(tokens))
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from cutting import stopped_after
 
 from strobe.models import HookedLM, ModelConfig
 from strobe.models.corpus import WittenBell, load_tokenizer, train_tokenizer
@@ -57,16 +58,20 @@ def test_who_is_right_is_told_by_the_most_likely_token(model):
 
 def test_what_is_found_before_the_end_is_that_of_the_files_judged(model, tmp_path):
     judge = [*JUDGE, "f(1, 2)  # 'no'\n" * 6]
-    so_far = []
-    whole = error_types(model, (TRAIN, judge), length=60, order=3, partial=so_far.append)
-    assert [found.cut_short for found in so_far] == [(1, 3), (2, 3)] and whole.cut_short is None
+
+    def ask(**how):
+        return error_types(model, (TRAIN, judge), length=60, order=3, **how)
+
+    # Told once of the n-grams, then before each file: the fourth time, two were judged.
+    nothing, so_far, whole = stopped_after(ask, 2), stopped_after(ask, 4), ask()
+    assert nothing is None and so_far.cut_short == (2, 3) and whole.cut_short is None
     alone = error_types(model, (TRAIN, judge[:2]), length=60, order=3)
     for name in ("count", "loss", "ngram_loss", "outcomes"):
-        np.testing.assert_allclose(getattr(so_far[1], name), getattr(alone, name), err_msg=name)
-    assert whole.count[0] == 3 * 59 and so_far[1].examples == alone.examples
-    assert "cut short after 2 of 3 files" in so_far[1].summary() and "cut short" not in whole.summary()
-    assert "cut short after 2 of 3 files" in so_far[1].figure().layout.title.subtitle.text
-    assert ErrorTypes.load(so_far[1].save(tmp_path / "e.safetensors")) == so_far[1]
+        np.testing.assert_allclose(getattr(so_far, name), getattr(alone, name), err_msg=name)
+    assert whole.count[0] == 3 * 59 and so_far.examples == alone.examples
+    assert "cut short after 2 of 3 files" in so_far.summary() and "cut short" not in whole.summary()
+    assert "cut short after 2 of 3 files" in so_far.figure().layout.title.subtitle.text
+    assert ErrorTypes.load(so_far.save(tmp_path / "e.safetensors")) == so_far
 
 
 def test_history_seen_by_hand():
