@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from strobe.core import Provenance
 from strobe.probes.cells.correlating import Correlations
 from strobe.probes.cells.labels import GRADED, LABELS
 from strobe.probes.cells.search_result import VARIANTS, CellSearch
@@ -21,6 +22,7 @@ from strobe.probes.cells.units import Site, sites_of, stream_units
 from strobe.probes.latent_knowledge.auroc import auroc
 from strobe.probes.latent_knowledge.features import weights_permuted
 from strobe.probes.lens.readout import evaluating
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 
 Tick = Callable[[int, int, str], None]
@@ -57,8 +59,8 @@ def search_cells(
 
     `texts`: Python files (to choose on, to judge by), or None for `n_files` held-out files of Python's library each.
     The first `length` tokens of a given file are used, of a library file those from a random line; a file that is
-    shorter, or that `tokenize` cannot read, is left out and counted. `top`: units kept for each label. `partial` is
-    called with the result before the untrained model is run.
+    shorter, or that `tokenize` cannot read, is left out and counted. `top`: units kept for each label. Where
+    `progress` raises while the untrained model is run, `partial` is given the result without it.
 
     Raises ValueError for a model without tokens, text or a fast tokenizer, and for files that are too few.
     """
@@ -72,11 +74,10 @@ def search_cells(
     sites = sites_of(model)
     n_units = sum(site.size for site in sites)
     top = min(top, n_units)
-    tick = progress or (lambda done, total, message: None)
     settings = {"n_files": n_files, "length": length, "top": top, "texts": "library" if texts is None else "given"}
     every: dict[str, _Found] = {}
 
-    def result(r: Float[np.ndarray, "split label unit"]) -> CellSearch:
+    def result(r: Float[np.ndarray, "split label unit"], provenance: Provenance) -> CellSearch:
         empty = _nothing(len(LABELS), top)
         found = [every.get(name, empty) for name in VARIANTS]
         return CellSearch(
@@ -96,16 +97,17 @@ def search_cells(
             auroc=np.stack([f.auroc for f in found]),
             n_files=[len(choosing.tokens), len(judging.tokens), left_out],
             length=length,
-            provenance=provenance_of(model, seed=seed, settings=settings, control=_CONTROL),
+            provenance=provenance,
         )
 
     with evaluating(model):
-        r = _searched(model, sites, choosing, judging, top, VARIANTS[:2], every, _stage(tick, 0, 4))
-        if partial is not None:
-            partial(result(r))
+        r = _searched(model, sites, choosing, judging, top, VARIANTS[:2], every, _stage(progress, 0, 4))
+        # Before the weights are permuted: a run that is stopped while they are is of the model's own.
+        provenance = provenance_of(model, seed=seed, settings=settings, control=_CONTROL)
+        tick = keeping(progress, partial, lambda: result(r, provenance))
         with weights_permuted(model, seed):
             _searched(model, sites, choosing, judging, top, VARIANTS[2:], every, _stage(tick, 2, 4))
-    return result(r)
+    return result(r, provenance)
 
 
 def _files(
@@ -194,5 +196,6 @@ def _nothing(labels: int, top: int) -> _Found:
     return _Found(np.full((labels, top), -1), nan, nan, nan)
 
 
-def _stage(tick: Tick, first: int, total: int) -> Callable[[int, float, str], None]:
+def _stage(progress: Tick | None, first: int, total: int) -> Callable[[int, float, str], None]:
+    tick = progress or (lambda done, total, message: None)
     return lambda stage, share, what: tick(int(100 * (first + stage + share)), 100 * total, what)

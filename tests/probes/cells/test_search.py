@@ -6,6 +6,7 @@ The other units are random, the labels of another file have nothing to do with i
 import numpy as np
 import pytest
 import torch
+from cutting import stopped
 
 from strobe.models import HookedLM, ModelConfig
 from strobe.models.corpus import load_tokenizer, train_tokenizer
@@ -154,12 +155,21 @@ def test_library_rows_begin_where_nothing_was_read(tokenizer):
 def test_the_model_is_left_as_it_was_and_the_result_is_kept(found, tokenizer, tmp_path):
     model = planted(tokenizer)
     before = model.weights_hash()
-    seen = []
     texts = [program(i) for i in range(2)], [program(i) for i in range(2, 4)]
-    result = search_cells(model, texts, length=40, top=2, partial=seen.append)
-    assert model.weights_hash() == before and result.provenance.weights_hash == before
-    assert (seen[0].best[2] == -1).all() and (result.best[2] >= 0).all()
-    np.testing.assert_array_equal(seen[0].held_out[0], result.held_out[0])
+
+    def ask(**how):
+        return search_cells(model, texts, length=40, top=2, **how)
+
+    def permuted(done, message):
+        return "weights permuted" in message
+
+    result, cut = ask(), stopped(ask, permuted)
+    assert stopped(ask, lambda done, message: message == "judging") is None
+    # Of the model as it is, though it is stopped while another's weights are in it.
+    assert model.weights_hash() == before == result.provenance.weights_hash == cut.provenance.weights_hash
+    assert (cut.best[2] == -1).all() and (result.best[2] >= 0).all()
+    np.testing.assert_array_equal(cut.held_out[:2], result.held_out[:2])
+    np.testing.assert_array_equal(cut.correlation, result.correlation)
     assert CellSearch.load(found.save(tmp_path / "cells.safetensors")) == found
     frame = found.to_frame()
     assert len(frame) == len(VARIANTS) * len(LABELS) * 3 and "units tried on each label" in found.summary()
