@@ -18,6 +18,7 @@ from strobe.probes.memory.diagnostics_result import CarryDiagnostics
 from strobe.probes.memory.mitigations import Mitigation
 from strobe.probes.memory.streaming import PIECE, Tick, as_inputs, train_length_of
 from strobe.probes.memory.watching import CarryWatch
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 from strobe.probes.states import recurrent_layers
 
@@ -45,8 +46,8 @@ def diagnose(
     needed for the distance from the training range. `targets` [batch, time]: -100 where not scored; None is the next
     token. `train_length`: tokens in a training sequence (None: what the model's configuration says). `stride`: None
     for an eighth of it. `under`: an intervention that all of it, the control too, is run with. The carry goes through
-    pieces of `piece` tokens and only the numbers of the result are kept. `partial` is called, up to ten times,
-    with those of the tokens read so far.
+    pieces of `piece` tokens and only the numbers of the result are kept. Where `progress` raises, `partial`
+    is given those of the tokens read so far, if one of them has a carry that was looked at.
 
     Raises ValueError for a model without a recurrence (`position_loss` applies to it), a layer without one, or a stride
     longer than the input; CaptureTooLarge where the numbers kept would not fit.
@@ -90,15 +91,13 @@ def diagnose(
             provenance=provenance_of(model, seed=seed, settings=settings, control=words),
         )
 
-    told = 0
+    read = 0
+    tick = keeping(progress, partial, lambda: result(read) if watch.positions else None)
 
     def tell(done: int) -> None:
-        nonlocal told
-        if partial is not None and 10 * (done - told) >= x.shape[1] and watch.positions and done < x.shape[1]:
-            told = done
-            partial(result(done))
-        if progress is not None:
-            progress(done, x.shape[1], "streaming")
+        nonlocal read
+        read = done
+        tick(done, x.shape[1], "streaming")
 
     watch.run(targets=_targets(x, targets), piece=piece, under=under or Mitigation(), tick=tell)
     return result(x.shape[1])
