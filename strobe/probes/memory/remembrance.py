@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from strobe.core import figures
 from strobe.core.result import Result
 from strobe.probes.memory.streaming import PIECE, Tick, as_inputs, pieces
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 
 if TYPE_CHECKING:
@@ -118,9 +119,9 @@ def effective_remembrance(
 ) -> EffectiveRemembrance:
     """EffRem of the prediction after `contexts` [contexts, time], of suffixes of `lengths` (None: 30, log-spaced).
 
-    The control compares each context's prediction with the next one's. `partial` is called with the result so far after
-    each suffix: its `lengths` are those that were tried. Raises ValueError for fewer than two contexts
-    or a suffix that is not shorter than the context.
+    The control compares each context's prediction with the next one's. Where `progress` raises, `partial` is given
+    the result of the suffixes that were tried. Raises ValueError for fewer than two contexts or a suffix that is not
+    shorter than the context.
     """
     x = as_inputs(model, contexts)
     rows, time = x.shape[:2]
@@ -143,12 +144,10 @@ def effective_remembrance(
             provenance=provenance_of(model, settings=settings, control="another context's prediction"),
         )
 
+    tick = keeping(progress, partial, result)
     for i, length in enumerate(chosen):
         found.append(_variation(whole, _prediction(model, x[:, time - length :])))
-        if partial is not None:
-            partial(result())
-        if progress is not None:
-            progress(i + 1, len(chosen), f"the last {length} tokens")
+        tick(i + 1, len(chosen), f"the last {length} tokens")
     return result()
 
 
