@@ -23,6 +23,7 @@ from strobe.probes.memory.streaming import (
     pieces,
     train_length_of,
 )
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 
 if TYPE_CHECKING:
@@ -121,8 +122,8 @@ def position_loss(
     """Loss of `inputs` [batch, time] by position, as one long input and afresh every `train_length` tokens.
 
     `targets` [batch, time] (-100: not scored; None: the next token). `window`: tokens averaged over (None: a quarter
-    of the training length). `partial` is called, up to ten times, with the windows that both readings have finished.
-    Raises ValueError for inputs no longer than the training length, or nothing to score.
+    of the training length). Where `progress` raises, `partial` is given the windows that both readings have
+    finished, if any. Raises ValueError for inputs no longer than the training length, or nothing to score.
     """
     import torch
 
@@ -153,7 +154,8 @@ def position_loss(
             ),
         )
 
-    afresh, told = 0, 0
+    afresh = 0
+    tick = keeping(progress, partial, lambda: result(afresh) if afresh >= width else None)
     # The two readings side by side: of a run that is cut short, the control is there as far as it came.
     for part in pieces(model, x, targets=scored, piece=piece):
         long.add(part)
@@ -162,9 +164,5 @@ def position_loss(
             for other in pieces(model, x[:, afresh:stop], targets=scored[:, afresh:stop], piece=piece):
                 fresh.add(other.moved(afresh))
             afresh = stop
-            if partial is not None and width <= afresh < time and 10 * (afresh - told) >= time:
-                told = afresh
-                partial(result(afresh))
-            if progress is not None:
-                progress(part.stop + afresh, 2 * time, "one long input, and afresh")
+            tick(part.stop + afresh, 2 * time, "one long input, and afresh")
     return result(time)
