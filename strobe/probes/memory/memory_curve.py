@@ -20,6 +20,7 @@ from jaxtyping import Float
 from strobe.core import figures
 from strobe.core.result import Result
 from strobe.probes.memory.streaming import Tick, as_inputs, pieces
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 from strobe.probes.states import recurrent_layers
 
@@ -119,8 +120,8 @@ def memory_curve(
     """The memory curve of `layer` along `inputs` [rows, time], token ids, best drawn independently.
 
     The readout is fitted on the first half of the rows and judged on the second. `ridge`: penalty relative to the
-    carry's mean variance. `partial` is called with the lags so far after each but the last. Raises ValueError for fewer
-    than four rows, numbers for tokens, a layer without a recurrence, a lag the inputs are too short for, or fewer
+    carry's mean variance. Where `progress` raises, `partial` is given the lags that were read. Raises ValueError for
+    fewer than four rows, numbers for tokens, a layer without a recurrence, a lag the inputs are too short for, or fewer
     carries to fit on than twice the numbers read.
     """
     x = as_inputs(model, inputs)
@@ -157,6 +158,7 @@ def memory_curve(
             provenance=provenance_of(model, seed=seed, settings=settings, control="the tokens of another row"),
         )
 
+    tick = keeping(progress, partial, lambda: result(i + 1))
     for i, lag in enumerate(wanted):
         ago = tokens[:, : time - lag] if lag else tokens
         said = (ago[..., None] == names).astype(np.float64)
@@ -164,10 +166,7 @@ def memory_curve(
         found["r2"][i], found["accuracy"][i] = _readout(features[:, lag:], said, half, ridge)
         found["noisy"][i] = _readout(shaken[:, lag:], said, half, ridge)[0]
         found["control"][i] = _readout(features[:, lag:], other, half, ridge)[0]
-        if partial is not None and i + 1 < len(wanted):
-            partial(result(i + 1))
-        if progress is not None:
-            progress(i + 1, len(wanted), f"lag {lag}")
+        tick(i + 1, len(wanted), f"lag {lag}")
     return result(len(wanted))
 
 
