@@ -18,6 +18,7 @@ from jaxtyping import Float
 from strobe.core import figures
 from strobe.core.result import Result
 from strobe.probes.memory.streaming import PIECE, Tick, as_inputs, pieces
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 
 if TYPE_CHECKING:
@@ -131,8 +132,8 @@ def capacity(
 ) -> Capacity:
     """Accuracy of `model` on `n` prompts that `make` draws for each of `lengths` and `depths`.
 
-    `partial` is called with the result so far after each length. Raises ValueError for no length or depth, or fewer
-    than two prompts a cell, which leave no other answer to compare.
+    Where `progress` raises, `partial` is given the lengths that were asked at every depth, if any. Raises ValueError
+    for no length or depth, or fewer than two prompts a cell, which leave no other answer to compare.
     """
     chosen = sorted(set(lengths))
     if not chosen or not len(depths) or n < 2:
@@ -153,6 +154,8 @@ def capacity(
             provenance=provenance_of(model, seed=seed, settings=settings, control="the answers of another prompt"),
         )
 
+    cells = 0
+    tick = keeping(progress, partial, lambda: result(n) if (n := cells // len(depths)) else None)
     for i, length in enumerate(chosen):
         for j, depth in enumerate(depths):
             # A generator a cell: the prompts of one do not depend on which others were asked for.
@@ -160,10 +163,8 @@ def capacity(
             given = _answers(model, asked)
             accuracy[i, j] = (given == asked.answers).all(1).mean()
             control[i, j] = (given == np.roll(asked.answers, 1, 0)).all(1).mean()
-            if progress is not None:
-                progress(i * len(depths) + j + 1, accuracy.size, f"{length} tokens, depth {depth:g}")
-        if partial is not None:
-            partial(result(i + 1))
+            cells += 1
+            tick(cells, accuracy.size, f"{length} tokens, depth {depth:g}")
     return result(len(chosen))
 
 
