@@ -22,6 +22,7 @@ from strobe.probes.memory.streaming import (
     pieces,
     train_length_of,
 )
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 from strobe.probes.states import recurrent_layers
 
@@ -60,7 +61,8 @@ def compare_mitigations(
 
     `inputs` [batch, time], `targets` [batch, time] (-100 where not scored; None: the next token). For every `Reset` of
     the memory, a `Swap` at the same places is added as its control. For text, a fall with position says nothing unless
-    what is recalled is equally far back everywhere. `partial` is called with the comparison so far after each run.
+    what is recalled is equally far back everywhere. Where `progress` raises, `partial` is given the runs that were
+    made, if any.
 
     Raises ValueError for no mitigation, one that a layer's family does not allow, or a reset of a single row, which has
     no other to be swapped with.
@@ -75,9 +77,14 @@ def compare_mitigations(
     runs += [Swap(every=m.every, layers=m.layers) for m in mitigations if isinstance(m, Reset) and m.part != "windows"]
     layers = recurrent_layers(model)
     loss, accuracy, size = [], [], []
+
+    def result() -> MitigationComparison:
+        return _compared(model, x, runs, loss, accuracy, size, length, width)
+
+    tick = keeping(progress, partial, lambda: result() if size else None)
     for i, run in enumerate(runs):
         means, rms = WindowMeans(x.shape[1], width), []
-        tell = None if progress is None else _telling(progress, i, len(runs), x.shape[1], run)
+        tell = _telling(tick, i, len(runs), x.shape[1], run)
         with (run or Mitigation()).open(model):
             hooks, looks = ([], None) if run is None else (run.hooks(model), run.looks)
             for part in pieces(model, x, targets=scored, every=width, layers=layers, looks=looks, hooks=hooks,
@@ -90,9 +97,7 @@ def compare_mitigations(
         loss.append(means.loss)
         accuracy.append(means.accuracy)
         size.append(torch.cat(rms).numpy() if rms else np.zeros((0, len(layers)), np.float32))
-        if partial is not None and i < len(runs) - 1:
-            partial(_compared(model, x, runs, loss, accuracy, size, length, width))
-    return _compared(model, x, runs, loss, accuracy, size, length, width)
+    return result()
 
 
 def _compared(
