@@ -74,9 +74,10 @@ def test_few_captures_do_not_keep_all_carries_alive():
     assert few.untyped_storage().nbytes() == few.numel() * 4
 
 
-def test_the_carry_that_is_handed_on_does_not_keep_the_others_alive():
+@pytest.mark.parametrize("options", [{"groups": 1}, {"groups": 4}, {"per_channel": True}], ids=str)
+def test_the_carry_that_is_handed_on_does_not_keep_the_others_alive(options):
     with torch.no_grad():
-        S = scan(DECAY, random_signals(1, 256)).carry.S
+        S = scan(DECAY, random_signals(1, 256, **options)).carry.S
     assert S.untyped_storage().nbytes() == S.numel() * S.element_size()
 
 

@@ -278,6 +278,9 @@ def test_a_capture_that_does_not_fit_is_refused_before_running(model, tokens, mo
     # One layer of three, asked for by name, is less.
     monkeypatch.setattr(strobe.core.memory, "available_bytes", lambda device="cpu": need // 2)
     model.run_with_cache(tokens, states="all", names_filter="blocks.0.mixer.hook_state")
+    # A memory is float32 at least; windows are what the weights are.
+    sizes = {dtype: model.mixers["blocks.2.mixer"].carry_bytes(dtype) for dtype in (torch.float64, torch.bfloat16)}
+    assert sizes == {torch.float64: 24 * 8 + 42 * 8, torch.bfloat16: 24 * 4 + 42 * 2}
 
 
 def test_a_backend_is_recorded_and_never_replaced(model, tokens, logits):

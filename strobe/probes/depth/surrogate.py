@@ -19,6 +19,7 @@ from strobe.probes.depth.surrogate_result import BlockRecurrence
 from strobe.probes.depth.tying import kinds, tied_copy
 from strobe.probes.geometry.sequences import Sequences, library_sequences, sequences_of
 from strobe.probes.lens.readout import evaluating, residuals
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 
 Tick = Callable[[int, int, str], None]
@@ -56,8 +57,8 @@ def block_recurrence(
 
     `tokens`: as `depth_dynamics`; None for `n_rows` rows of held-out library files. The last `n_held_out` rows' files
     judge. Trained by AdamW at `rate`, falling to zero over `steps`; teacher-forced with a probability that falls from 1
-    to 0 over the first half. `partial` is called with the result so far after each surrogate. A copy is trained, never
-    `model`. Raises ValueError for a `k` that is not possible, or too few rows.
+    to 0 over the first half. Where `progress` raises, `partial` is given the surrogates whose control was trained too,
+    if any. A copy is trained, never `model`. Raises ValueError for a `k` that is not possible, or too few rows.
     """
     n = model.cfg.n_layers
     if min(steps, batch, n_held_out) < 1 or not k:
@@ -71,7 +72,15 @@ def block_recurrence(
     own = [phases(similarity, count, kinds(model)).assignment(n) for count in k]
     drawn = [_shuffled(a, kinds(model), seed) for a in own]
     total = steps * sum(1 + (d is not None) for d in drawn)
-    done, result = 0, None
+    settings = {
+        "steps": steps, "batch": batch, "context": given.rows.shape[1], "rows": len(fit),
+        "held_out": len(judge), "rate": rate, "tokens": "library" if tokens is None else "given",
+    }  # fmt: skip
+
+    def result() -> BlockRecurrence:
+        return _result(found, n, steps, provenance_of(model, seed=seed, settings=settings, control=_CONTROL))
+
+    done, tick = 0, keeping(progress, partial, lambda: result() if found else None)
     with evaluating(model):
         for assignment, other in zip(own, drawn, strict=True):
             fits: list[_Fit | None] = []
@@ -79,20 +88,12 @@ def block_recurrence(
                 if members is None:
                     fits.append(None)
                     continue
-                say = _ticker(progress, done, total, members is other, len(set(assignment)))
+                say = _ticker(tick, done, total, members is other, len(set(assignment)))
                 fits.append(_fitted(model, members, fit, judge, steps, batch, rate, seed, say))
                 done += steps
             assert fits[0] is not None
             found.append((assignment, other, fits[0], fits[1]))
-            settings = {
-                "steps": steps, "batch": batch, "context": given.rows.shape[1], "rows": len(fit),
-                "held_out": len(judge), "rate": rate, "tokens": "library" if tokens is None else "given",
-            }  # fmt: skip
-            result = _result(found, n, steps, provenance_of(model, seed=seed, settings=settings, control=_CONTROL))
-            if partial is not None:
-                partial(result)
-    assert result is not None
-    return result
+    return result()
 
 
 def _shuffled(assignment: tuple[int, ...], of: tuple[int, ...], seed: int) -> tuple[int, ...] | None:
@@ -189,9 +190,9 @@ def points(steps: int) -> list[int]:
     return sorted({round(i * steps / (_POINTS - 1)) for i in range(_POINTS)})
 
 
-def _ticker(progress: Tick | None, before: int, total: int, control: bool, count: int) -> Callable[[int], None]:
+def _ticker(progress: Tick, before: int, total: int, control: bool, count: int) -> Callable[[int], None]:
     what = f"{count} shared block{'s' if count > 1 else ''}{', drawn at random' if control else ''}"
-    return lambda step: progress(before + step, total, what) if progress is not None else None
+    return lambda step: progress(before + step, total, what)
 
 
 def _result(found: list[Any], n: int, steps: int, provenance: Any) -> BlockRecurrence:

@@ -21,6 +21,7 @@ from strobe.probes.geometry.result import RELATIONS, LayerGeometry
 from strobe.probes.geometry.sequences import Sequences, library_sequences, sequences_of
 from strobe.probes.geometry.source import PER_ROW, Source, Tokens
 from strobe.probes.lens.readout import evaluating
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 
 Tick = Callable[[int, int, str], None]
@@ -59,7 +60,7 @@ def layer_geometry(
     `tokens`: `Sequences`, rows [n, time] (each a sequence), a text or stream (cut into rows of `context`), or None for
     held-out files of Python's library. `n_bank` tokens of some sequences fit the maps, `n_judged` of others, eight a
     row, judge them. `k` neighbours by `metric`; `rank` of the low-rank update. `horizon`: see `replacement_kl`.
-    `partial` is called with the result so far after each block.
+    Where `progress` raises, `partial` is given the blocks that were done, if any.
 
     Yoo 2026 (arXiv:2604.02459) for the maps, neighbours and the correlation. Ours: every size, the penalties (chosen by
     the bank), position 0 left out, the controls, the measures of the update. Raises ValueError for a model of numbers,
@@ -70,10 +71,15 @@ def layer_geometry(
     given = library_sequences(model, n_rows, context, seed) if tokens is None else sequences_of(model, tokens, context)
     fit, judge = given.split(-(-n_judged // min(PER_ROW, given.rows.shape[1] - 1)))
     source = Source(model, fit, judge, n_bank, n_judged, seed)
-    found, result = _Found(maps, judge, source), None
+    found, settings = _Found(maps, judge, source), dict[str, Any]()
+
+    def result() -> LayerGeometry:
+        return found.result(model, provenance_of(model, seed=seed, settings=settings, control=_CONTROL))
+
+    tick = keeping(progress, partial, lambda: result() if found.layers else None)
     with evaluating(model):
         for number, (layer, bank, judged) in enumerate(source.blocks(wanted)):
-            say = _ticker(progress, number, len(wanted), layer)
+            say = _ticker(tick, number, len(wanted), layer)
             updates, ridges = _updates(bank, judged, maps, k, rank, metric, seed, say)
             say(0.8, "effect on the output")
             kl = _effect(model, source, layer, judged, updates, horizon, seed)
@@ -83,11 +89,7 @@ def layer_geometry(
                 "context": given.rows.shape[1], "k": k, "rank": rank, "metric": metric, "horizon": horizon,
                 "n_bootstrap": n_bootstrap, "tokens": "library" if tokens is None else "given",
             }  # fmt: skip
-            result = found.result(model, provenance_of(model, seed=seed, settings=settings, control=_CONTROL))
-            if partial is not None:
-                partial(result)
-    assert result is not None
-    return result
+    return result()
 
 
 def _checked(
@@ -170,13 +172,11 @@ def _effect(
     return kl.reshape(-1, 3, len(updates)).transpose(1, 2, 0)
 
 
-def _ticker(progress: Tick | None, number: int, total: int, layer: int) -> Any:
+def _ticker(progress: Tick, number: int, total: int, layer: int) -> Any:
     """say(share of this block, what): says it in hundredths; say(None, None) only gives the caller a chance to stop."""
     last = [number * 100, ""]
 
     def say(share: float | None, what: str | None) -> None:
-        if progress is None:
-            return
         if share is not None:
             last[:] = [number * 100 + round(100 * share), f"block {layer}: {what}"]
         progress(last[0], total * 100, last[1])

@@ -23,6 +23,7 @@ from strobe.probes.latent_knowledge.directions import (
 from strobe.probes.latent_knowledge.features import Features, by_context, read_output, weights_permuted
 from strobe.probes.latent_knowledge.problems import Study
 from strobe.probes.latent_knowledge.result import LatentKnowledge
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 from strobe.probes.steering.vector import layer_of, site_names
 
@@ -49,9 +50,9 @@ def latent_knowledge(
     Controls: `n_random` random directions with the better sign; supervised probes with labels shuffled `n_shuffles`
     times; and every probe on the model with the entries of each weight permuted, which comes last.
 
-    `partial` is called with the result so far after each layer, its last control still NaN. Raises ValueError for an
-    unknown probe, a control of none, a point or layer that the model has not, or prompts and answers that do not fit
-    (`Study`, `strobe.probes.latent_knowledge.features`).
+    Where `progress` raises, `partial` is given the layers that were done, if any, their last control NaN. Raises
+    ValueError for an unknown probe, a control of none, a point or layer that the model has not, or prompts and answers
+    that do not fit (`Study`, `strobe.probes.latent_knowledge.features`).
     """
     if not probes or not set(probes) <= set(PROBES):
         raise ValueError(f"probes {list(probes)} were asked for; give some of {', '.join(PROBES)}")
@@ -59,7 +60,6 @@ def latent_knowledge(
         raise ValueError(f"{n_random} random directions and {n_shuffles} shuffles: give one of each at least")
     names = site_names(model, point, layers)
     output = np.stack([read_output(model, problems, study.answers) for problems in study.test.values()])
-    asked = _Asked(study, names, tuple(probes), n_random, n_shuffles, seed, progress)
     truth = np.stack([[p.true for p in problems] for problems in study.test.values()])
     provenance = provenance_of(
         model,
@@ -72,7 +72,10 @@ def latent_knowledge(
         control="random directions, shuffled labels, and the model with the entries of each weight permuted",
     )  # fmt: skip
 
-    def result(found: _Found, untrained: np.ndarray | None) -> LatentKnowledge:
+    done: list[_Found] = []
+
+    def result(untrained: np.ndarray | None) -> LatentKnowledge:
+        found = done[-1]
         return LatentKnowledge(
             probes=tuple(probes),
             layers=tuple(found.layers),
@@ -89,10 +92,12 @@ def latent_knowledge(
             provenance=provenance,
         )
 
-    found = _run(model, asked, lambda so_far: partial(result(so_far, None)) if partial is not None else None)
+    tick = keeping(progress, partial, lambda: result(None) if done else None)
+    asked = _Asked(study, names, tuple(probes), n_random, n_shuffles, seed, tick)
+    _run(model, asked, done, control=False)
     with weights_permuted(model, seed):
-        untrained = _run(model, asked, None)
-    return result(found, auroc(untrained.scores, truth))
+        untrained = _run(model, asked, [], control=True)
+    return result(auroc(untrained.scores, truth))
 
 
 class _Asked(NamedTuple):
@@ -102,7 +107,7 @@ class _Asked(NamedTuple):
     n_random: int
     n_shuffles: int
     seed: int
-    progress: Tick | None
+    tick: Tick
 
 
 class _Found(NamedTuple):
@@ -115,23 +120,21 @@ class _Found(NamedTuple):
     shuffled: Float[np.ndarray, "shuffle probe train layer test"]
 
 
-def _run(model: Any, asked: _Asked, partial: Callable[[_Found], None] | None) -> _Found:
-    """Every layer in turn; without `partial`, which is called after each, this is a control and has none itself."""
-    said = "reading activations" if partial else "the control: reading activations of permuted weights"
-    tick = None if asked.progress is None else _saying(asked.progress, said)
+def _run(model: Any, asked: _Asked, so_far: list[_Found], *, control: bool) -> _Found:
+    """Every layer in turn, after each of which `so_far` ends with what was found up to it; a `control` has none itself."""
+    said = "the control: reading activations of permuted weights" if control else "reading activations"
+    tick = _saying(asked.tick, said)
     train = by_context(model, asked.study.train, asked.study.answers, asked.names, tick)
     test = by_context(model, asked.study.test, asked.study.answers, asked.names, tick)
     layers = sorted(next(iter(train.values())).last)
     truth = np.stack([features.true for features in test.values()])
     shape = (len(train), len(layers), len(test))
     found = np.full((len(asked.probes), *shape, truth.shape[1]), np.nan)
-    random = np.full((asked.n_random if partial else 0, *shape), np.nan)
-    shuffled = np.full((asked.n_shuffles if partial else 0, len(asked.probes), *shape), np.nan)
-    so_far = None
+    random = np.full((0 if control else asked.n_random, *shape), np.nan)
+    shuffled = np.full((0 if control else asked.n_shuffles, len(asked.probes), *shape), np.nan)
     for at, layer in enumerate(layers):
         for t, (context, features) in enumerate(train.items()):
-            if asked.progress is not None:
-                asked.progress(at * len(train) + t, len(train) * len(layers), f"fitting in {context}, layer {layer}")
+            asked.tick(at * len(train) + t, len(train) * len(layers), f"fitting in {context}, layer {layer}")
             for i, probe in enumerate(asked.probes):
                 found[i, t, at] = _tested(probe, features, features.true, layer, test, asked.seed)
             for draw in range(len(random)):
@@ -143,11 +146,8 @@ def _run(model: Any, asked: _Asked, partial: Callable[[_Found], None] | None) ->
                     drawn = _tested(asked.probes[i], features, labels, layer, test, asked.seed)
                     shuffled[draw, i, t, at] = auroc(drawn, truth)
         done = slice(at + 1)
-        so_far = _Found(layers[done], found[:, :, done], random[:, :, done], shuffled[:, :, :, done])
-        if partial is not None:
-            partial(so_far)
-    assert so_far is not None
-    return so_far
+        so_far.append(_Found(layers[done], found[:, :, done], random[:, :, done], shuffled[:, :, :, done]))
+    return so_far[-1]
 
 
 def _tested(

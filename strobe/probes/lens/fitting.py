@@ -18,6 +18,7 @@ from strobe.probes.lens.fit_report import LensFit, UndertrainedLensWarning
 from strobe.probes.lens.reading import kl_divergence
 from strobe.probes.lens.readout import Readout, residuals
 from strobe.probes.lens.token_rows import TokenRows
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 
 Progress = Callable[[int, int, str], None]
@@ -132,6 +133,7 @@ def fit_translators(
         translators = Translators(*(torch.cat(part).detach() for part in parts))
         return Fitted(translators, losses[:steps].cpu().numpy(), mean / steps)
 
+    tick = keeping(on_progress, partial, lambda: fitted(step + 1))
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 - step / recipe.steps)
@@ -149,13 +151,7 @@ def fit_translators(
         optimizer.step()
         if (step + 1) % _POINT == 0 or step + 1 == recipe.steps:
             _check_finite(losses[: step + 1], recipe)
-        if on_progress is not None:
-            try:
-                on_progress(step + 1, recipe.steps, f"fitting the lens: step {step + 1} of {recipe.steps}")
-            except BaseException:
-                if partial is not None:
-                    partial(fitted(step + 1))
-                raise
+        tick(step + 1, recipe.steps, f"fitting the lens: step {step + 1} of {recipe.steps}")
     return fitted(recipe.steps)
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from strobe.probes.lens.readout import evaluating
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 from strobe.probes.repetition import metrics
 from strobe.probes.repetition.feature_result import MEASURES, RepetitionFeatures
@@ -50,7 +51,8 @@ def repetition_features(
     `loops`: texts that loop (`looping_texts` or `planted_loops`), which rank the features and are continued with them
     ablated. `neutral`: prompts, continued with each candidate raised at every position by `strength` times its largest
     activation. `held_out`: tokens whose loss says what ablation costs, and on which ordinary features are matched.
-    `partial` is given the result so far after each candidate, so that a run that is stopped has one.
+    Where `progress` raises, `partial` is given the candidates that were turned up beside their control, if any, and
+    nothing of the ablation.
 
     Raises ValueError for an autoencoder that is not of `model`, no loop, a loop shorter than 16 tokens, or settings
     that leave nothing to do.
@@ -71,26 +73,28 @@ def repetition_features(
         "n_held_out": held_out.numel(), "autoencoder": sae.weights_hash(),
     }  # fmt: skip
     run = _Experiment(model, sae, ranking, loops, neutral, held_out, new_tokens, temperature, float(strength), seed)
-    tick, total = progress or _no_tick, 2 * len(chosen) + 5
-    tick(0, total, "continuing the prompts untouched")
+    total = 2 * len(chosen) + 5
+    if progress is not None:
+        progress(0, total, "continuing the prompts untouched")
     base, text = run.score(neutral, None)
     scores: list[np.ndarray] = []
     null: list[np.ndarray] = []
     texts = [text]
+
+    def result(ablated: dict[str, Any]) -> RepetitionFeatures:
+        provenance, n = provenance_of(model, seed=seed, settings=settings, control=_CONTROL), len(scores)
+        return _result(sae, ranking, chosen[:n], others[:n], base, scores, null, texts, ablated, provenance)
+
+    tick = keeping(progress, partial, lambda: result(run.nothing()) if scores else None)
     for k, ((feature, _), other) in enumerate(zip(chosen, others, strict=True), 1):
         tick(2 * k - 1, total, f"turning up feature {feature}")
         found, text = run.stimulated(feature)
         tick(2 * k, total, f"turning up feature {other}, as control")
+        control, _ = run.stimulated(other)
         scores.append(found)
-        null.append(run.stimulated(other)[0])
+        null.append(control)
         texts.append(text)
-        if partial is not None and k < len(chosen):
-            provenance = provenance_of(model, seed=seed, settings=settings, control=_CONTROL)
-            partial(_result(sae, ranking, chosen[:k], others[:k], base, scores, null, texts, run.nothing(), provenance))
-    provenance = provenance_of(model, seed=seed, settings=settings, control=_CONTROL)
-    so_far = _result(sae, ranking, chosen, others, base, scores, null, texts, run.nothing(), provenance)
-    ablated = run.ablated(so_far, lambda i, what: tick(total - 4 + i, total, what))
-    return _result(sae, ranking, chosen, others, base, scores, null, texts, ablated, provenance)
+    return result(run.ablated(result(run.nothing()), lambda i, what: tick(total - 4 + i, total, what)))
 
 
 class _Experiment:
@@ -221,7 +225,3 @@ def _result(
 
 def _text(model: Any, tokens: Tensor) -> str:
     return " ".join(map(str, tokens.tolist())) if model.tokenizer is None else str(model.to_string(tokens))
-
-
-def _no_tick(done: int, total: int, message: str) -> None:
-    """Nobody is watching."""
