@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from cutting import stopped
 from live_bytes import LiveBytes
 from torch import nn
 
@@ -160,17 +161,25 @@ def test_layers_asked_for_are_those_of_the_whole_run(found):
 @pytest.mark.parametrize("kind", ["gpt2", "mamba", "mamba2-gru"])
 def test_every_kind_of_model(kind, tmp_path):
     model = build("mamba2", "gru") if kind == "mamba2-gru" else huggingface(kind, tmp_path / kind)
-    ticks, parts = [], []
-    result = layer_geometry(
-        model, TOKENS, progress=lambda *t: ticks.append(t), partial=parts.append, horizon=2, metric="euclidean", **SMALL
-    )
-    assert [p.layers for p in parts] == [(0,), (0, 1)] and parts[1] == result
+    ticks = []
+    result = layer_geometry(model, TOKENS, progress=lambda *t: ticks.append(t), horizon=2, metric="euclidean", **SMALL)
     assert all(done <= total for done, total, _ in ticks) and [t[0] for t in ticks] == sorted(t[0] for t in ticks)
     assert np.isfinite(result.kl).all() and (result.kl.mean(-1) > 0).all()
     # Of 61 random embeddings little generalises but the mean; attention and recurrence no tokenwise map can know.
     own = [result.map_index(name) for name in ("diagonal", "low_rank", "orthogonal", "linear", "mlp")]
     assert (result.error_state[:, own].mean(-1) > 1e-3).all()
     assert (result.cos_update[:, own].mean(-1) > 0.1).all()
+
+
+def test_where_it_is_stopped_the_blocks_that_were_done_are_given(found):
+    def ask(**how):
+        return layer_geometry(planted(), TOKENS, **PLANTED, **how)
+
+    nothing, cut = (stopped(ask, lambda done, said, of=of: said.startswith(f"block {of}:")) for of in (0, 2))
+    assert nothing is None and cut.layers == (0, 1) and found.layers == (0, 1, 2)
+    for name in ("cos_update", "error_state", "kl", "rank_correlation", "ridge"):
+        np.testing.assert_array_equal(getattr(cut, name), getattr(found, name)[:2])
+    assert cut.provenance.settings == found.provenance.settings
 
 
 def test_of_one_text_no_token_is_judged_by_its_own_sequence():
