@@ -121,7 +121,7 @@ class _Found(NamedTuple):
 
 
 def _run(model: Any, asked: _Asked, so_far: list[_Found], *, control: bool) -> _Found:
-    """Every layer in turn, after each of which `so_far` ends with what was found up to it; a `control` has none itself."""
+    """Every layer in turn; after each, `so_far` ends with what there is up to it. A `control` has none itself."""
     said = "the control: reading activations of permuted weights" if control else "reading activations"
     tick = _saying(asked.tick, said)
     train = by_context(model, asked.study.train, asked.study.answers, asked.names, tick)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from cutting import stopped
 
 from strobe.models import HookedLM, ModelConfig
 from strobe.models.huggingface import load_huggingface
@@ -151,24 +152,21 @@ def test_a_run_that_is_stopped_has_its_layers(stop):
     model = tiny(("mamba2", "gru", "attention"))
     study = Study("any", {"Alice": problems(24, ALICE, 1)}, {"Bob": problems(20, BOB, 2)}, ANSWERS)
     options = {"probes": ["lr", "mean"], "n_random": 1, "n_shuffles": 1, "n_bootstrap": 20}
-    whole = latent_knowledge(model, study, **options)
 
-    def progress(done, total, message):
-        if stop in message:
-            raise KeyboardInterrupt
+    def ask(**how):
+        return latent_knowledge(model, study, **options, **how)
 
-    kept = []
-    before = model.weights_hash()
-    with pytest.raises(KeyboardInterrupt):
-        latent_knowledge(model, study, **options, progress=progress, partial=kept.append)
-    assert model.weights_hash() == before
+    whole, before = ask(), model.weights_hash()
+    assert stopped(ask, lambda done, message: "layer 0" in message) is None
+    cut = stopped(ask, lambda done, message: stop in message)
+    assert model.weights_hash() == before == cut.provenance.weights_hash
     n = 1 if stop == "layer 1" else 3
-    assert len(kept) == n and kept[-1].layers == whole.layers[:n] == tuple(range(n))
-    np.testing.assert_array_equal(kept[-1].scores, whole.scores[:, :, :n])
-    np.testing.assert_array_equal(kept[-1].random, whole.random[:, :, :n])
-    assert np.isnan(kept[-1].untrained).all() and not np.isnan(whole.untrained).any() and not whole.partial
-    assert f"cut short after {n} of 3 layers" in kept[-1].summary()
-    assert "cut short" in kept[-1].figure().layout.title.subtitle.text and len(kept[-1].to_frame()) == 2 * n
+    assert cut.layers == whole.layers[:n] == tuple(range(n))
+    np.testing.assert_array_equal(cut.scores, whole.scores[:, :, :n])
+    np.testing.assert_array_equal(cut.random, whole.random[:, :, :n])
+    assert np.isnan(cut.untrained).all() and not np.isnan(whole.untrained).any() and not whole.partial
+    assert f"cut short after {n} of 3 layers" in cut.summary()
+    assert "cut short" in cut.figure().layout.title.subtitle.text and len(cut.to_frame()) == 2 * n
 
 
 def test_permuted_weights_are_put_back_and_are_what_they_were(liar):
