@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from cutting import stopped_after
 from depth_models import TOKENS, build, tied
 
 from strobe.core import load_result
@@ -30,18 +31,26 @@ def test_a_model_of_tied_blocks_is_its_own_surrogate_and_blocks_shared_at_random
 
 def test_training_follows_the_path_better_than_it_began():
     model = build("attention", "attention", "attention", "attention")
-    ticks, parts = [], []
+    ticks = []
     found = block_recurrence(
-        model, TOKENS, k=(1, 2), steps=30, batch=4, n_held_out=4, rate=3e-3, progress=lambda *t: ticks.append(t),
-        partial=parts.append,
-    )  # fmt: skip
+        model, TOKENS, k=(1, 2), steps=30, batch=4, n_held_out=4, rate=3e-3, progress=lambda *t: ticks.append(t)
+    )
     assert (found.loss[:, 0, -1] < 0.8 * found.loss[:, 0, 0]).all()
     # Two blocks are more than one.
     assert found.loss[1, 0, -1] < found.loss[0, 0, -1]
     # One group has no other drawing.
     assert np.isnan(found.loss[0, 1]).all() and found.control_assignments[0] == ()
-    assert [p.k for p in parts] == [(1,), (1, 2)] and parts[1] == found
     assert ticks[-1][0] < ticks[-1][1] == 90 and "drawn at random" in ticks[-1][2]
+
+
+def test_where_it_is_stopped_the_surrogates_whose_control_is_whole_are_given():
+    def ask(k, **how):
+        return block_recurrence(build(*["attention"] * 4), TOKENS, k=k, **SMALL, **how)
+
+    # Six steps for one block, which has no control; the second surrogate's control is cut.
+    nothing, cut = (stopped_after(lambda **how: ask((1, 2), **how), n) for n in (6, 14))
+    fresh = ask((1,))
+    assert nothing is None and cut.k == (1,) and cut == fresh
 
 
 def test_the_loss_is_that_of_whole_passes():
