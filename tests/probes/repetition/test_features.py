@@ -8,6 +8,7 @@ token 0's own are active in that loop and silent before it, and only the flag's 
 import numpy as np
 import pytest
 import torch
+from cutting import stopped_after
 
 from strobe.core.result import load_result
 from strobe.models import HookedLM, ModelConfig
@@ -72,18 +73,12 @@ def loops() -> list[LoopText]:
 
 @pytest.fixture(scope="module")
 def result(model, sae, loops):
-    partial = []
-    found = repetition_features(
-        model,
-        sae,
-        loops,
-        random_rows(6, 8, 1),
-        random_rows(5, 40, 2),
-        n_candidates=2,
-        strength=1,
-        partial=partial.append,
-    )
-    return found, partial
+    return ask(model, sae, loops)
+
+
+def ask(model, sae, loops, **how):
+    rows = random_rows(6, 8, 1), random_rows(5, 40, 2)
+    return repetition_features(model, sae, loops, *rows, n_candidates=2, strength=1, **how)
 
 
 def test_the_planted_model_does_what_it_says(model):
@@ -96,7 +91,7 @@ def test_the_planted_model_does_what_it_says(model):
 
 
 def test_only_the_feature_that_makes_it_repeat_is_confirmed(result):
-    found, _ = result
+    found = result
     assert sorted(found.features) == [0, FLAG]
     at = found.features.tolist().index(FLAG)
     assert found.confirmed.tolist() == [i == FLAG for i in found.features]
@@ -108,7 +103,7 @@ def test_only_the_feature_that_makes_it_repeat_is_confirmed(result):
 
 
 def test_ablating_it_ends_loops_and_costs_nothing_elsewhere(result):
-    found, _ = result
+    found = result
     before, without, ordinary = found.loop_scores.transpose(1, 0, 2)
     assert before.min() >= 0.9 and without.max() < 0.7
     # An ordinary feature is not active in the loop, so ablating it changes nothing to the bit.
@@ -118,11 +113,17 @@ def test_ablating_it_ends_loops_and_costs_nothing_elsewhere(result):
     assert found.held_out_loss[2].mean() != found.held_out_loss[0].mean()
 
 
-def test_a_stopped_run_has_a_partial_result(result, tmp_path):
-    found, partial = result
-    (so_far,) = partial
-    assert len(so_far.features) == 1 and np.array_equal(so_far.scores[:, 0], found.scores[:, 0])
-    assert np.isnan(so_far.loop_scores).all() and "partial result" in so_far.summary()
+def test_a_stopped_run_has_a_partial_result(model, sae, loops, result, tmp_path):
+    found = result
+    # Told of the prompts, then twice of each candidate: at the fifth the second has no control; then of the ablation.
+    nothing, so_far, unablated = (stopped_after(lambda **how: ask(model, sae, loops, **how), n) for n in (3, 5, 6))
+    assert nothing is None and len(so_far.features) == 1 and len(so_far.texts) == 2
+    for cut in (so_far, unablated):
+        n = len(cut.features)
+        for name in ("scores", "ordinary_scores"):
+            np.testing.assert_array_equal(getattr(cut, name), getattr(found, name)[:, :n])
+        assert np.isnan(cut.loop_scores).all() and "partial result" in cut.summary()
+    assert len(unablated.features) == len(found.features) == 2
     assert load_result(so_far.save(tmp_path / "p.safetensors")) == so_far
     assert load_result(found.save(tmp_path / "f.safetensors")) == found
     frame = found.to_frame().set_index("feature")
@@ -231,7 +232,7 @@ def test_what_cannot_be_found_is_refused(model, sae, loops):
 def test_what_chance_would_confirm_and_a_paired_test_stand_beside(result):
     from scipy.stats import wilcoxon
 
-    found, _ = result
+    found = result
     assert found.expected_by_chance == pytest.approx(2 * 2 / 3)
     expected = [
         wilcoxon(a.mean(1), b.mean(1), alternative="greater").pvalue
