@@ -36,30 +36,30 @@ def causal_conv(
 def _conv(stream: Stream, window: Window, weight: Tensor, bias: Tensor | None) -> Stream:
     dtype, kernel = stream.dtype, weight.shape[1]
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    if torch.is_grad_enabled() or stream.device.type != "cpu" or stream.shape[1] < kernel:
+    if torch.is_grad_enabled() or stream.device.type != "cpu":
         padded = torch.cat([window.to(dtype), stream], 1).transpose(1, 2)
         return F.conv1d(padded, weight[:, None, :], bias, groups=weight.shape[0]).transpose(1, 2)
     # On a CPU a sum of shifted streams is three to seven times as fast: conv1d wants time last, and moves everything
     # there and back. Only the first tokens see the window.
-    head = torch.cat([window.to(dtype), stream[:, : kernel - 1]], 1)
-    y, taps = stream.new_empty(stream.shape), weight.T.contiguous()
-    _sum_of_shifted(head, taps, bias, y[:, : kernel - 1])
-    _sum_of_shifted(stream, taps, bias, y[:, kernel - 1 :])
+    taps, before = weight.T.contiguous(), kernel - 1
+    head = torch.cat([window.to(dtype), stream[:, :before]], 1)
+    if stream.shape[1] <= before:
+        return _sum_of_shifted(head, taps, bias)
+    y = stream.new_empty(stream.shape)
+    _sum_of_shifted(head, taps, bias, y[:, :before])
+    _sum_of_shifted(stream, taps, bias, y[:, before:])
     return y
 
 
-def _sum_of_shifted(stream: Tensor, taps: Tensor, bias: Tensor | None, y: Tensor) -> None:
-    """Writes into `y` the convolution at the tokens of `stream` that have kernel - 1 before them; `taps` is [kernel,
-    channels]. Without gradients."""
+def _sum_of_shifted(stream: Tensor, taps: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
+    """The convolution at the tokens of `stream` that have kernel - 1 before them, in `out` if it is given; `taps` is
+    [kernel, channels]. Without gradients."""
     last, time = len(taps) - 1, stream.shape[1]
-    for back in range(last + 1):
-        seen, tap = stream[:, last - back : time - back], taps[last - back]
-        if back:
-            y.addcmul_(seen, tap)
-        elif bias is None:
-            torch.mul(seen, tap, out=y)
-        else:
-            torch.addcmul(bias, seen, tap, out=y)
+    now = stream[:, last:]
+    y = torch.mul(now, taps[last], out=out) if bias is None else torch.addcmul(bias, now, taps[last], out=out)
+    for back in range(1, last + 1):
+        y.addcmul_(stream[:, last - back : time - back], taps[last - back])
+    return y
 
 
 def shifted(stream: Stream, window: Window, mask: Mask | None = None) -> Stream:

@@ -1,5 +1,7 @@
 """Oracle: counting, token by token; for carries, the recurrence between chunks written out."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -82,7 +84,8 @@ def test_the_carry_that_is_handed_on_does_not_keep_the_others_alive(options):
 
 
 def test_edits_are_honoured_in_one_pass_until_cutting_is_cheaper():
-    backend, signals = DECAY.backends["chunked"], random_signals(1, 64)
+    backend: Any = DECAY.backends["chunked"]
+    signals = random_signals(1, 64)
     carry = DecayCarry(torch.zeros(1))
     for number, inside in ((1, 1), (6, 6), (7, 0), (64, 0)):
         edits = edits_by_position([Edit(position=p, kind="scale", value=2.0) for p in range(number)], 64)

@@ -11,6 +11,13 @@ MASK = torch.tensor([[c == "1" for c in row] for row in ("111111111", "000111111
 MASKS = pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "padded"])
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["no gradients", "gradients"])
+def gradients(request):
+    """Without gradients a CPU takes another way to the convolution, a sum of shifted streams."""
+    with torch.set_grad_enabled(request.param):
+        yield
+
+
 def stream_and_window():
     generator = torch.Generator().manual_seed(0)
     stream = torch.randn(BATCH, TIME, CHANNELS, generator=generator, dtype=torch.float64)
@@ -29,14 +36,11 @@ def histories(stream, window, mask):
 
 @MASKS
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("gradients", [False, True], ids=["no gradients", "gradients"])
-def test_causal_conv(mask, bias, gradients):
+def test_causal_conv(mask, bias):
     stream, window = stream_and_window()
     weight = torch.randn(CHANNELS, KERNEL, dtype=torch.float64)
     offset = torch.randn(CHANNELS, dtype=torch.float64) if bias else None
-    # Without gradients a CPU takes another way, a sum of shifted streams.
-    with torch.set_grad_enabled(gradients):
-        out = causal_conv(stream, window, weight, offset, mask)
+    out = causal_conv(stream, window, weight, offset, mask)
     for row, t, seen in histories(stream, window, mask):
         expected = sum(weight[:, j] * seen[-KERNEL + j] for j in range(KERNEL))
         assert_close(out[row, t], expected + offset if bias else expected, kind="scan")

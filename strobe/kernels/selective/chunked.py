@@ -88,16 +88,18 @@ class _SelectiveScan(torch.autograd.Function):
         reads = x.new_empty(time, batch, queries.shape[2], channels)
         probed = x.new_empty(batch, time, probes.shape[0], channels)
         captured = x.new_empty(batch, len(positions), *A.shape)
-        starts = []
+        starts, differentiable = [], any(ctx.needs_input_grad)
         h, A = h0.contiguous(), A.contiguous()
         block = _Block(length, h)
         # Views of all blocks are made at once: one by one they cost as much as a sixth of the recurrence.
         given = (delta * x).unsqueeze(2), delta.unsqueeze(2), B.unsqueeze(3)
         pieces = zip(*(s.transpose(0, 1).split(length) for s in given), strict=True)
         rows = zip(*(s.flatten(0, 1).split(length * batch) for s in (queries.transpose(0, 1), reads)), strict=True)
-        for start, piece, (queries_t, reads_t) in zip(range(0, time, length), pieces, rows, strict=True):
-            starts.append(h)
-            states = block.fill(*piece, A, h)[1]
+        blocks = zip(range(0, time, length), pieces, rows, strict=True)
+        for start, (write_t, delta_t, B_t), (queries_t, reads_t) in blocks:
+            if differentiable:
+                starts.append(h)
+            states = block.fill(write_t, delta_t, B_t, A, h)[1]
             h = states[-1].clone()
             torch.bmm(queries_t, states.flatten(0, 1), out=reads_t)
             if probes.shape[0]:
@@ -105,7 +107,7 @@ class _SelectiveScan(torch.autograd.Function):
             for n, position in enumerate(positions):
                 if start <= position < start + length:
                     captured[:, n] = states[position - start]
-        ctx.save_for_backward(x, delta, B, queries, A, probes, *(starts if any(ctx.needs_input_grad) else ()))
+        ctx.save_for_backward(x, delta, B, queries, A, probes, *starts)
         ctx.positions, ctx.length = positions, length
         return reads.transpose(0, 1), probed, h, captured
 
