@@ -83,10 +83,14 @@ def test_the_carry_that_is_handed_on_does_not_keep_the_others_alive(options):
     assert S.untyped_storage().nbytes() == S.numel() * S.element_size()
 
 
-def test_edits_are_honoured_in_one_pass_until_cutting_is_cheaper():
+@pytest.mark.parametrize("time", [1, 31, 1024])
+def test_passes_are_cut_where_edits_would_take_more_than_four_times_the_memory(time):
     backend: Any = DECAY.backends["chunked"]
-    signals = random_signals(1, 64)
-    carry = DecayCarry(torch.zeros(1))
-    for number, inside in ((1, 1), (6, 6), (7, 0), (64, 0)):
-        edits = edits_by_position([Edit(position=p, kind="scale", value=2.0) for p in range(number)], 64)
-        assert len(backend.inside(edits, signals, carry)) == inside
+    signals = random_signals(1, time)
+    edits = edits_by_position([Edit(position=p, kind="scale", value=2.0) for p in range(time)], time)
+    taken = {here.position for here in backend.inside(edits, signals, DecayCarry(torch.zeros(1)))}
+    passes = "".join("x" if p in taken else " " for p in range(time)).split(" ")
+    most = max(16, 3 * -(-time // 32))
+    assert {len(p) for p in passes[:-1]} <= {most}
+    assert len(passes[-1]) <= most
+    assert len(taken) == time - time // (most + 1)
