@@ -73,11 +73,11 @@ def _answer(args: Namespace, loaded: Any, tick: Tick, partial: Callable[[Any], N
             steps, held=held, n_initial=args.initial, seed=args.seed, progress=tick, partial=partial
         )
     if args.what == "block":
-        return probe.depth_orbit(model, held, layers=args.layer, seed=args.seed, progress=tick)
+        return probe.depth_orbit(model, held, layers=args.layer, seed=args.seed, progress=tick, partial=partial)
     if args.what == "exponents":
         return probe.layer_exponents(model, held, seed=args.seed)
     if args.what == "exchange":
-        return probe.layer_swaps(model, held, seed=args.seed, progress=tick)
+        return probe.layer_swaps(model, held, seed=args.seed, progress=tick, partial=partial)
     if args.what == "stack":
         return probe.held_stack(model, held, seed=args.seed)
     given = {"held": held, "layer": args.layer}

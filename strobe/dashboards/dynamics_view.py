@@ -149,6 +149,9 @@ def show_depth(loaded: Loaded, here: Selection) -> None:
     asked = (key, loaded.source.name, ids, here.layer, what)
     result = answer(key, dynamics_work.DEPTH[what], lambda tick: dynamics_work.depth(*asked, tick))
     if result is not None:
+        if what != "exponents":
+            # Which are found all at once.
+            say_if_partial(result)
         chart(result, result.figure, key=f"depth-{what}", alt=dynamics_work.DEPTH[what])
         if what == "block":
             st.dataframe(result.to_frame(), hide_index=True)

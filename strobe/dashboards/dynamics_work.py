@@ -83,14 +83,15 @@ def _between(model: Any, layer: int, held: Held, what: str, *, progress: Tick, p
 
 
 def depth(key: str, name: str, ids: tuple[int, ...], layer: int, what: str, tick: Tick) -> Path:
-    """Depth as time, as `what` says, for the text `ids`; kept under `key`."""
+    """Depth as time, as `what` says, for the text `ids`; kept under `key`, of a cancelled run the steps that were made
+    or the pairs that were tried."""
     from strobe.probes import fixed_points as probe
 
     tick(0, 1, "loading the model")
     model = loading.load(loading.find(name)).model
     text = list(ids)
-    if what == "block":
-        return store.keep(key, probe.depth_orbit(model, text, layers=layer, steps=_TIMES, progress=tick))
     if what == "exponents":
         return store.keep(key, probe.layer_exponents(model, text))
-    return store.keep(key, probe.layer_swaps(model, text, progress=tick))
+    if what == "block":
+        return keep_last(key, tick, lambda **how: probe.depth_orbit(model, text, layers=layer, steps=_TIMES, **how))
+    return keep_last(key, tick, lambda **how: probe.layer_swaps(model, text, **how))

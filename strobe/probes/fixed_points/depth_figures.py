@@ -46,6 +46,7 @@ def paths(r: "DepthOrbit", dimensions: int, template: str) -> "plotly.graph_obje
     else:
         fig.update_scenes({f"{a}axis": {"title": {"text": t}} for a, t in zip("xyz", titles, strict=True)})
     note = f"{len(r.speeds)} times; {r.agreement:.0%} of the tokens do the same from another start (control)"
+    note = "; ".join(filter(None, (r.partial, note)))
     return _titled(fig, f"Depth as time: {escape_plotly(r.system)}", note, 480, template)
 
 
@@ -67,9 +68,10 @@ def speeds(r: "DepthOrbit", template: str) -> "plotly.graph_objects.Figure":
             line={"color": colours[i % len(colours)], "width": 1, "dash": figures.DASHES[i % len(figures.DASHES)]},
         )
         seen.append(kind)
+    note = "; ".join(filter(None, (r.partial, "one line a token")))
     fig.update_xaxes(title_text="times applied")
     fig.update_yaxes(title_text="step, over the first step", type="log")
-    return _titled(fig, f"How far a token still moves: {escape_plotly(r.system)}", "one line a token", 380, template)
+    return _titled(fig, f"How far a token still moves: {escape_plotly(r.system)}", note, 380, template)
 
 
 def exponents(r: "LayerExponents", template: str) -> "plotly.graph_objects.Figure":
@@ -112,8 +114,11 @@ def swaps(r: "LayerSwaps", template: str) -> "plotly.graph_objects.Figure":
         figures.missing_cells(fig, values, row=1, col=column)
     fig.update_xaxes(title_text="block", dtick=1)
     fig.update_yaxes(title_text="block", dtick=1, autorange="reversed")
-    runs = ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in r.groups())
-    note = f"full colour: the median of blocks in random order, {null:.3g} nats (control); runs alike in work: {runs}"
+    note = f"full colour: the median of blocks in random order, {null:.3g} nats (control)"
+    if r.neighbours_tried:
+        runs = ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in r.groups())
+        note += f"; runs alike in work: {runs}"
+    note = "; ".join(filter(None, (r.partial, note)))
     return _titled(fig, f"Exchanging the blocks of {escape_plotly(r.provenance.model)}", note, 420, template)
 
 

@@ -24,7 +24,8 @@ class DepthOrbit(Result):
     the end. `recurrences` [unit]: smallest distance of a return over the diameter, in the last half. `straightness`
     [unit]: net displacement over path length there. `exponents` [unit]: largest Lyapunov exponent, nats a step.
     `paths` [time, unit, 3]: along three principal axes of all, which hold `shares` [3] of the variance. `control`
-    [unit]: the kinds from another start, the entries of the first one permuted.
+    [unit]: the kinds from another start, the entries of the first one permuted. Of a run that was cut short, the steps
+    that were made.
     """
 
     system: str
@@ -39,6 +40,12 @@ class DepthOrbit(Result):
     paths: Float64[np.ndarray, "time unit 3"]
     shares: Float64[np.ndarray, " 3"]
     control: list[str]
+
+    @property
+    def partial(self) -> str:
+        """How many of the steps were made, in words; empty where all were."""
+        asked = self.provenance.settings.get("steps", len(self.speeds))
+        return "" if len(self.speeds) == asked else f"cut short after {len(self.speeds)} of {asked} steps"
 
     @property
     def agreement(self) -> float:
@@ -81,5 +88,6 @@ class DepthOrbit(Result):
         lines = [
             f"{self.system}, {len(self.speeds)} times: {said}",
             f"  {self.agreement:.0%} do the same from another start (control)",
+            *([f"  {self.partial}"] if self.partial else []),
         ]
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])

@@ -27,13 +27,17 @@ from strobe.core.provenance import Provenance
 from strobe.models.fingerprint import weights_hash
 from strobe.probes.fixed_points.block_passes import apply_block, n_blocks, streams
 from strobe.probes.fixed_points.depth_orbit_result import DepthOrbit
+from strobe.probes.fixed_points.depth_path import DepthPath
 from strobe.probes.fixed_points.held import as_inputs
 from strobe.probes.fixed_points.system import System
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 
 _FIXED, _RETURN, _STRAIGHT, _CHAOS = 1e-6, 1e-3, 0.9, 0.005
 # Steps below this share of the first one may be rounding: in double precision (True) and in single.
 _ROUNDING = {True: 1e-9, False: 1e-5}
+# Steps from which on something can be said of the long run.
+_LEAST = 40
 # Steps of the last quarter over those of the quarter before, below which the path is still on its way to rest.
 _SHRINKS = 0.3
 
@@ -49,6 +53,7 @@ def depth_orbit(
     dtype: torch.dtype | None = None,
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
+    partial: Callable[[DepthOrbit], None] | None = None,
 ) -> DepthOrbit:
     """Apply a map `steps` times from `start` and say what each token does.
 
@@ -58,22 +63,36 @@ def depth_orbit(
     from the first to the second of a pair, None: all of them) is applied to its own output, from the stream it reads
     there. `dtype`: of the streams that a block of your own is given; None for that of a module's weights, and double
     precision for a function. `separation`: of the neighbours, relative to the stream; None for 1e-7, and 1e-3 in
-    single precision. Raises ValueError for fewer than 40 steps, blocks the model does not have, and a block that
-    returns another shape or answers the same streams in two ways.
+    single precision. Where `progress` raises, `partial` is given what the steps made by then say, from 40 on. Raises
+    ValueError for fewer than 40 steps, blocks the model does not have, and a block that returns another shape or
+    answers the same streams in two ways.
     """
-    if steps < 40:
-        raise ValueError(f"{steps} steps were asked for; what happens in the long run takes 40 or more")
+    if steps < _LEAST:
+        raise ValueError(f"{steps} steps were asked for; what happens in the long run takes {_LEAST} or more")
     step, first, units, name, provenance, fine = _taken(source, start, layers, steps, dtype, seed)
     apart = separation if separation is not None else (1e-7 if fine else 1e-3)
-    tick = progress or (lambda done, total, what: None)
-    paths, exponents = _run(step, first, steps, apart, lambda t: tick(t, 2 * steps, "applying the block"))
     order = torch.randperm(first.shape[-1], generator=torch.Generator().manual_seed(seed))
-    other, other_exponents = _run(
-        step, first[:, order], steps, apart, lambda t: tick(steps + t, 2 * steps, "from another start")
-    )
-    floor = _ROUNDING[fine]
+    own, other = DepthPath(step, first, apart), DepthPath(step, first[:, order], apart)
+
+    def result() -> DepthOrbit:
+        return _orbit(own, other, units, name, _ROUNDING[fine], provenance)
+
+    tick = keeping(progress, partial, lambda: result() if len(own.logs) >= _LEAST else None)
+    # Side by side: of a run that is cut short, the control is there as far as it came.
+    for t in range(steps):
+        own.advance()
+        other.advance()
+        tick(t + 1, steps, "applying the block, and from another start")
+    return result()
+
+
+def _orbit(
+    own: DepthPath, other: DepthPath, units: list[str], name: str, floor: float, provenance: Provenance
+) -> DepthOrbit:
+    """What the two paths say as far as they have come."""
+    (paths, exponents), (control, other_exponents) = own.found(), other.found()
     found = [_classified(paths[:, u], float(exponents[u]), floor) for u in range(len(units))]
-    null = [_classified(other[:, u], float(other_exponents[u]), floor) for u in range(len(units))]
+    null = [_classified(control[:, u], float(other_exponents[u]), floor) for u in range(len(units))]
     flat = np.nan_to_num(paths.reshape(-1, paths.shape[-1]))
     _, s, v = np.linalg.svd(flat - flat.mean(0), full_matrices=False)
     axes, share = np.zeros((3, flat.shape[1])), np.zeros(3)
@@ -160,33 +179,6 @@ def _own(source: Any, start: Any, dtype: torch.dtype | None, provenance: Provena
         )
     units = [str(i) for i in range(len(first))]
     return step, first, units, name, replace(provenance, model=name, weights_hash=weights), given == torch.float64
-
-
-def _run(
-    step: Callable[[Tensor], Tensor], first: Tensor, steps: int, apart: float, told: Callable[[int], None]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(the path [time, unit, d], the largest exponent of each unit over its last half)."""
-    units, d = first.shape
-    own = torch.arange(units)
-    away = torch.randn(units, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x, path, logs = first, [first], []
-    gap = away / away.norm(dim=-1, keepdim=True) * apart * (1 + x.norm(dim=-1, keepdim=True))
-    for t in range(steps):
-        rows = x.expand(units, units, d).clone()
-        rows[own, own] += gap
-        answers = step(torch.cat([x[None], rows]))
-        after, size = answers[0], gap.norm(dim=-1)
-        apart_now = answers[1:][own, own] - after
-        grown = apart_now.norm(dim=-1)
-        logs.append((grown / size).log())
-        reach = apart * (1 + after.norm(dim=-1, keepdim=True))
-        # A neighbour that falls together with the path is sent out again the way it was.
-        gap = torch.where(grown[:, None] > 0, apart_now / grown[:, None].clamp_min(1e-300), gap / size[:, None]) * reach
-        x = after
-        path.append(x)
-        told(t + 1)
-    late = torch.stack(logs[steps // 2 :])
-    return torch.stack(path).numpy(), late.clamp_min(-50).mean(0).numpy()
 
 
 def _classified(path: np.ndarray, exponent: float, floor: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from cutting import stopped_after
 
 from strobe.models import HookedLM, ModelConfig
 from strobe.models.huggingface import load_huggingface
@@ -192,6 +193,48 @@ def test_tied_blocks_take_each_others_place_and_others_do_not():
     few = layer_swaps(build(), TOKENS, neighbours_only=True)
     assert np.isnan(few.swapped[0, 2])
     np.testing.assert_allclose(few.swapped[0, 1], loose.swapped[0, 1])
+
+
+def test_exchanges_cut_short_are_those_of_the_pairs_that_were_tried_beside_the_whole_control():
+    model = build()
+    whole = layer_swaps(model, TOKENS)
+
+    def ask(**how):
+        return layer_swaps(model, TOKENS, **how)
+
+    # Six random orders, then three passes a pair: neighbours first.
+    nothing, two, four = (stopped_after(ask, n) for n in (9, 14, 20))
+    assert nothing is None and not whole.partial and "cut short" not in whole.figure().layout.title.subtitle.text
+    for cut, pairs in ((two, [(0, 1), (1, 2)]), (four, [(0, 1), (1, 2), (2, 3), (0, 2)])):
+        np.testing.assert_array_equal(cut.shuffled, whole.shuffled)
+        tried = np.eye(4, dtype=bool)
+        for i, j in pairs:
+            tried[i, j] = tried[j, i] = True
+        for name in ("swapped", "replaced"):
+            np.testing.assert_array_equal(getattr(cut, name), np.where(tried, getattr(whole, name), np.nan))
+        assert cut.partial == f"cut short after {len(pairs)} of 6 pairs of blocks" and cut.partial in cut.summary()
+        assert cut.figure().layout.title.subtitle.text.startswith(cut.partial)
+    assert four.groups() == whole.groups() and "runs that do" not in two.summary()
+    with pytest.raises(ValueError, match="before all neighbours were tried; run it again"):
+        two.groups()
+
+
+def test_a_path_cut_short_is_that_of_the_steps_that_were_made_and_so_is_its_control():
+    matrix, start = turn(0.5, 0.98), torch.tensor([[1.0, 0.4], [0.2, 0.9]])
+
+    def ask(steps, **how):
+        return depth_orbit(lambda x: x @ matrix.T, start, steps=steps, **how)
+
+    # In 39 steps nothing can be said of the long run.
+    nothing, cut = (stopped_after(lambda **how: ask(300, **how), n) for n in (39, 50))
+    fresh, whole = ask(50), ask(300)
+    assert nothing is None and len(cut.speeds) == 50 and cut.kinds != whole.kinds
+    for name in ("kinds", "control", "periods", "speeds", "rates", "exponents", "paths", "shares"):
+        np.testing.assert_array_equal(getattr(cut, name), getattr(fresh, name))
+    assert cut.partial == "cut short after 50 of 300 steps" and cut.partial in cut.summary()
+    assert not whole.partial and not fresh.partial
+    for figure in (cut.figure(), cut.speed_figure()):
+        assert figure.layout.title.subtitle.text.startswith(cut.partial)
 
 
 @torch.no_grad()
