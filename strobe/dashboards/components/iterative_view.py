@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -10,8 +10,9 @@ from strobe.dashboards import loading, store
 from strobe.dashboards.components.charts import chart
 from strobe.dashboards.components.footer import footer
 from strobe.dashboards.components.job_panel import job_panel
-from strobe.dashboards.components.kept import kept_result, run_button
+from strobe.dashboards.components.kept import kept_result, run_button, say_if_partial
 from strobe.dashboards.jobs import Tick, runner
+from strobe.dashboards.partial import keep_what_is_found
 
 if TYPE_CHECKING:
     from strobe.probes.lens import IterativeInference
@@ -41,6 +42,7 @@ def iterative_view(loaded: loading.Loaded) -> None:
     run_button("Compare updates with gradients", start, job=key, there=result is not None, key="iterative-run")
     if job_panel(key, kept=result is not None) or result is None:
         return
+    say_if_partial(result)
     left, right = st.columns(2, gap="medium")
     with left:
         alt = "cosine of each block's updates and minus the gradient, beside controls"
@@ -59,9 +61,11 @@ def key_of(source: loading.Source) -> str:
 
 
 def run(key: str, name: str, tick: Tick) -> Path:
-    """Ask the probe about the model called `name` and keep the answer under `key`."""
+    """Ask the probe about the model called `name` and keep the answer under `key`; of a cancelled job, over the rows
+    that were read."""
     from strobe.probes.lens import iterative_inference
 
-    tick(0, 1, "loading the model")
-    model = loading.load(loading.find(name)).model
-    return store.keep(key, iterative_inference(model, n_tokens=N_TOKENS, on_progress=tick))
+    def probe(model: Any, *, progress: Tick, partial: Any) -> "IterativeInference":
+        return iterative_inference(model, n_tokens=N_TOKENS, on_progress=progress, partial=partial)
+
+    return keep_what_is_found(key, name, tick, probe)

@@ -6,6 +6,7 @@ single block is needed but the first. Which gradient is meant, of the model as i
 stopped there, differs between accounts, so both are taken. The controls are ours.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from strobe.probes.lens.iterative_result import UPDATES, IterativeInference
 from strobe.probes.lens.logit_lens import Lens, LogitLens, checked_readout
 from strobe.probes.lens.readout import Readout, evaluating
 from strobe.probes.lens.token_rows import token_rows
+from strobe.probes.partial import keeping
 from strobe.probes.provenance import provenance_of
 
 _CONTROL = (
@@ -37,12 +39,14 @@ def iterative_inference(
     batch: int = 16,
     seed: int = 0,
     on_progress: Progress | None = None,
+    partial: Callable[[IterativeInference], None] | None = None,
 ) -> IterativeInference:
     """Cosines of every block's updates with the downhill direction of the loss, and the loss without each block.
 
     `tokens`: rows [n, time], a text or a stream (cut into rows of `context`, or less), or None for about `n_tokens` of
     held-out tokens of Python's library. Counted are tokens after a row's first (whose activations are often huge) that
-    have a next one. `lens`: the early exit whose loss is the second gradient; None for the logit lens. Raises
+    have a next one. `lens`: the early exit whose loss is the second gradient; None for the logit lens. Where
+    `on_progress` raises, `partial` is given the rows that were read, `batch` of which run together, if any. Raises
     ValueError for rows of fewer than 4 tokens, a lens of another model, and as `model_readout`.
     """
     lens = LogitLens() if lens is None else lens
@@ -56,14 +60,39 @@ def iterative_inference(
     passes = len(parts) * (1 + 2 * read.n_layers)
     done = 0
 
-    def tick(what: str) -> None:
-        nonlocal done
-        if on_progress is not None:
-            on_progress(done, passes, what)
-        done += 1
-
     generator = torch.Generator().manual_seed(seed)
     cosines, products, losses, removed = [], [], [], []
+
+    def result() -> IterativeInference:
+        # Of a batch in whose middle it was stopped, there are cosines and not yet what leaving blocks out does.
+        n = len(removed)
+        counts = np.array([cosine.shape[-1] for cosine in cosines[:n]])
+        total = np.average(np.stack(removed), axis=0, weights=counts)
+        return IterativeInference(
+            gradients=("model", f"{lens.kind} lens"),
+            cosine=np.concatenate(cosines[:n], -1),
+            first_order=np.sum(products[:n], axis=0) / counts.sum(),
+            loss=float(np.average(losses[:n], weights=counts)),
+            deleted=total[0],
+            replaced=total[1],
+            provenance=provenance_of(
+                model,
+                seed=seed,
+                settings={
+                    "lens": lens.kind, "rows": rows.shape[0], "context": rows.shape[1],
+                    "tokens": "library" if tokens is None else "given", "read": sum(len(part) for part in parts[:n]),
+                },
+                control=_CONTROL,
+            ),
+        )  # fmt: skip
+
+    watched = keeping(on_progress, partial, lambda: result() if removed else None)
+
+    def tick(what: str) -> None:
+        nonlocal done
+        watched(done, passes, what)
+        done += 1
+
     with evaluating(model):
         for part in parts:
             tick("gradients through the model")
@@ -74,25 +103,7 @@ def iterative_inference(
             products.append(product * cosine.shape[-1])
             losses.append(loss)
             removed.append(_without(model, read.n_layers, part, generator, lambda: tick("leaving out blocks")))
-    counts = np.array([cosine.shape[-1] for cosine in cosines])
-    total = np.average(np.stack(removed), axis=0, weights=counts)
-    return IterativeInference(
-        gradients=("model", f"{lens.kind} lens"),
-        cosine=np.concatenate(cosines, -1),
-        first_order=np.sum(products, axis=0) / counts.sum(),
-        loss=float(np.average(losses, weights=counts)),
-        deleted=total[0],
-        replaced=total[1],
-        provenance=provenance_of(
-            model,
-            seed=seed,
-            settings={
-                "lens": lens.kind, "rows": rows.shape[0], "context": rows.shape[1],
-                "tokens": "library" if tokens is None else "given",
-            },
-            control=_CONTROL,
-        ),
-    )  # fmt: skip
+    return result()
 
 
 def _rows(model: Any, tokens: Any, n_tokens: int, context: int, seed: int) -> Tensor:

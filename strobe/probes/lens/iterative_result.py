@@ -28,7 +28,8 @@ class IterativeInference(Result):
     token's update at the same block, and a random direction. `first_order` [gradient, update, block]: mean of u·g, the
     change in loss (nats a token) that a small share of the update makes, per share; the random one has the own one's
     norm. `loss`: of the model, nats a token. `deleted` [block]: with that block left out. `replaced` [block], its
-    control: with its updates replaced by random directions of the same norms.
+    control: with its updates replaced by random directions of the same norms. Of a run that was cut short, all of it
+    over the rows that were read.
     """
 
     gradients: tuple[str, ...]
@@ -37,6 +38,13 @@ class IterativeInference(Result):
     loss: float
     deleted: Float[np.ndarray, " block"]
     replaced: Float[np.ndarray, " block"]
+
+    @property
+    def partial(self) -> str:
+        """How many of the rows were read, in words; empty where all were."""
+        asked = self.provenance.settings.get("rows", 0)
+        read = self.provenance.settings.get("read", asked)
+        return "" if read == asked else f"cut short after {read} of {asked} rows"
 
     @property
     def mean(self) -> Float[np.ndarray, "gradient update block"]:
@@ -54,6 +62,7 @@ class IterativeInference(Result):
 
         from strobe.core import figures
 
+        chance = f"{self.cosine.shape[-1]:,} tokens; 0 and one half are what chance gives"
         fig = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
         blocks = np.arange(len(self.deleted))
         for i, gradient in enumerate(self.gradients):
@@ -73,7 +82,7 @@ class IterativeInference(Result):
         fig.update_layout(
             title={
                 "text": "Does each block go downhill in the loss?",
-                "subtitle": {"text": f"{self.cosine.shape[-1]:,} tokens; 0 and one half are what chance gives"},
+                "subtitle": {"text": "; ".join(filter(None, (self.partial, chance)))},
             },
             height=640,
             margin={"t": 130},
@@ -98,7 +107,7 @@ class IterativeInference(Result):
         fig.add_hline(y=self.loss, line={"dash": "dashdot", "width": 1}, annotation_text="the whole model")
         fig.update_xaxes(title_text="block", dtick=max(1, len(blocks) // 24))
         fig.update_yaxes(title_text="cross-entropy of the next token (nats)", rangemode="tozero")
-        fig.update_layout(title_text="Loss without each block in turn")
+        fig.update_layout(title={"text": "Loss without each block in turn", "subtitle": {"text": self.partial}})
         return figures.style(fig, template)
 
     def to_frame(self) -> "pandas.DataFrame":
@@ -134,6 +143,7 @@ class IterativeInference(Result):
                 f"  block {block}: {'; '.join(said)}; left out {self.deleted[block]:.3f} nats (random update "
                 f"{self.replaced[block]:.3f})"
             )
+        lines += [f"  {self.partial}"] if self.partial else []
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])
 
 

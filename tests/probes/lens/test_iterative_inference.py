@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from cutting import stopped_after
 from torch import Tensor
 
 from strobe.models.huggingface import load_huggingface
@@ -184,6 +185,23 @@ def test_the_figures_hold_the_numbers_beside_their_controls(native: Any) -> None
     deleted, control = found.deletion_figure().data
     assert np.allclose(deleted.y, found.deleted) and np.allclose(control.y, found.replaced)
     assert "nats" in found.deletion_figure().layout.yaxis.title.text
+
+
+def test_where_it_is_stopped_what_the_rows_read_by_then_say_is_given(native: Any) -> None:
+    def ask(rows: Tensor, **how: Any) -> IterativeInference:
+        watched = {"on_progress": how["progress"], "partial": how["partial"]} if how else {}
+        return iterative_inference(native, rows, batch=1, **watched)
+
+    # Two blocks: a row is five passes. In the middle of the third, two were read; in that of the first, none.
+    nothing, cut = (stopped_after(lambda **how: ask(TOKENS, **how), n) for n in (4, 13))
+    fresh, whole = ask(TOKENS[:2]), ask(TOKENS)
+    assert nothing is None
+    for name in ("cosine", "first_order", "loss", "deleted", "replaced"):
+        np.testing.assert_array_equal(getattr(cut, name), getattr(fresh, name))
+    assert cut.partial == "cut short after 2 of 3 rows" and cut.partial in cut.summary()
+    assert not whole.partial and not fresh.partial and whole.loss != cut.loss
+    for figure in (cut.figure(), cut.deletion_figure()):
+        assert figure.layout.title.subtitle.text.startswith(cut.partial)
 
 
 def test_rows_too_short_are_refused(native: Any) -> None:
