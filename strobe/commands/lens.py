@@ -1,14 +1,14 @@
 """``strobe lens MODEL``: a trajectory through the layers, or what blocks do to the loss, as a file and a figure."""
 
+import functools
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from strobe.commands.common import options
-from strobe.commands.common.opening import check_out, open_model, text_of, write
-from strobe.commands.common.progress import progress
+from strobe.commands.common.opening import check_out, open_model, text_of
+from strobe.commands.common.stopping import Tick, write_what_is_found
 from strobe.dashboards import work
 from strobe.dashboards.loading import Loaded
 
@@ -55,24 +55,41 @@ def run(args: Namespace, say: Callable[[str], None]) -> None:
     if args.coda and (args.logit or args.lens or args.train):
         raise ValueError("--coda reads by logit and coda lens; leave out --logit, --lens and --train")
     loaded = open_model(args.model)
+
+    def ask(*, progress: Tick, partial: Callable[[Any], None]) -> Any:
+        return _answer(args, loaded, text, say, progress, partial)
+
+    write_what_is_found(ask, args.out, say, lambda found: _figure(args, found))
+
+
+def _answer(
+    args: Namespace,
+    loaded: Loaded,
+    text: str | None,
+    say: Callable[[str], None],
+    tick: Tick,
+    partial: Callable[[Any], None],
+) -> Any:
     if args.coda:
         from strobe.probes.lens import LoopedBlocks, coda_lens
 
-        model = LoopedBlocks(loaded.model, *args.coda)
-        write(coda_lens(model, text, seed=args.seed, on_progress=progress()), args.out, say)
-        return
-    lens = _lens(args, loaded, say)
+        return coda_lens(LoopedBlocks(loaded.model, *args.coda), text, seed=args.seed, on_progress=tick)
+    lens = _lens(args, loaded, say, tick)
     if args.iterative or args.delete:
         from strobe.probes.lens import iterative_inference
 
-        found = iterative_inference(loaded.model, text, lens=lens, seed=args.seed, on_progress=progress())
-        write(found, args.out, say, found.deletion_figure if args.delete else None)
-        return
-    result = lens.trajectory(loaded.model, text, seed=args.seed)
-    write(result, args.out, say, partial(result.figure, args.statistic))
+        return iterative_inference(loaded.model, text, lens=lens, seed=args.seed, on_progress=tick, partial=partial)
+    return lens.trajectory(loaded.model, text, seed=args.seed)
 
 
-def _lens(args: Namespace, loaded: Loaded, say: Callable[[str], None]) -> Any:
+def _figure(args: Namespace, found: Any) -> Callable[..., Any] | None:
+    """The figure that was asked for; None for a result's own."""
+    if args.delete:
+        return found.deletion_figure
+    return None if args.coda or args.iterative else functools.partial(found.figure, args.statistic)
+
+
+def _lens(args: Namespace, loaded: Loaded, say: Callable[[str], None], tick: Tick) -> Any:
     from strobe.probes.lens import LogitLens, TunedLens
 
     if args.logit:
@@ -80,7 +97,8 @@ def _lens(args: Namespace, loaded: Loaded, say: Callable[[str], None]) -> Any:
     kept = work.lens_home(loaded)
     if args.train:
         path = Path(args.lens) if args.lens else kept
-        work.fit_lens_of(loaded.model, path, progress(), steps=args.steps, seed=args.seed)
+        stopped: Callable[[Path], None] = lambda file: say(f"stopped; the lens as it was is in {file}")
+        work.fit_lens_of(loaded.model, path, tick, steps=args.steps, seed=args.seed, cut_short=stopped)
         say(f"wrote {path}")
         return TunedLens.load(path, loaded.model)
     if args.lens:

@@ -3,6 +3,7 @@
 A job loads its own copy of the model: it would otherwise hold the pages' one for as long as it runs.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,9 +77,17 @@ def fit_lens(name: str, path: Path, tick: Tick, *, steps: int = 400, seed: int =
     return fit_lens_of(loading.load(loading.find(name)).model, path, tick, steps=steps, seed=seed)
 
 
-def fit_lens_of(model: Any, path: Path, tick: Tick, *, steps: int = 400, seed: int = 0) -> Path:
+def fit_lens_of(
+    model: Any,
+    path: Path,
+    tick: Tick,
+    *,
+    steps: int = 400,
+    seed: int = 0,
+    cut_short: Callable[[Path], None] | None = None,
+) -> Path:
     """Fit a tuned lens for `model` on the standard library's source and write it to `path`; one that is cancelled is
-    written beside it, as `stopped` says, and taken away by the next that ends.
+    written beside it, as `stopped` says, of which `cut_short` is told, and taken away by the next that ends.
 
     Raises ValueError for a model without a tokenizer.
     """
@@ -91,14 +100,13 @@ def fit_lens_of(model: Any, path: Path, tick: Tick, *, steps: int = 400, seed: i
         )
     tick(0, steps, "reading the text it is fitted on")
     path.parent.mkdir(parents=True, exist_ok=True)
-    lens = TunedLens.fit(
-        model,
-        LibraryTokens(model),
-        steps=steps,
-        seed=seed,
-        on_progress=tick,
-        partial=lambda lens: lens.save(stopped(path)),
-    )
+
+    def keep(lens: TunedLens) -> None:
+        file = lens.save(stopped(path))
+        if cut_short is not None:
+            cut_short(file)
+
+    lens = TunedLens.fit(model, LibraryTokens(model), steps=steps, seed=seed, on_progress=tick, partial=keep)
     stopped(path).unlink(missing_ok=True)
     return lens.save(path)
 

@@ -1,12 +1,17 @@
 """Oracle: the files that were written, opened again, beside the same question asked of the library."""
 
 import json
+import re
+import signal
+import warnings
 
 import numpy as np
 import pytest
 
 from strobe import cli
+from strobe.commands.common import stopping
 from strobe.probes.lens import CodaLens, IterativeInference, LoopedBlocks, coda_lens, iterative_inference
+from strobe.probes.lens.fit_report import UndertrainedLensWarning
 
 TEXT = "def area(radius):\n    return 3.14159 * radius ** 2\n"
 
@@ -50,6 +55,50 @@ def test_the_coda_lens_is_the_librarys(tiny, tmp_path):
     expected = coda_lens(LoopedBlocks(load_checkpoint(tiny), 1, 1, 1), TEXT)
     np.testing.assert_array_equal(kept.rank, expected.rank)
     assert kept.steps == [0, 1, 2, 3]
+
+
+def press_at(monkeypatch, nth):
+    """Ctrl-C at the `nth` step that the command reports; the steps that it reported."""
+    steps = []
+
+    def watch(done, total, message):
+        steps.append(message)
+        if len(steps) == nth:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(stopping, "progress", lambda: watch)
+    return steps
+
+
+def test_on_ctrl_c_the_rows_read_by_then_are_written(tiny, tmp_path, monkeypatch, capsys):
+    from strobe.models import load_checkpoint
+
+    # Sixteen rows run together, in nine passes: the second batch has begun.
+    steps = press_at(monkeypatch, 10)
+    out = tmp_path / "i.json"
+    assert strobe("lens", tiny, "--iterative", "--logit", "--text", TEXT * 40, "--seed", 2, "--out", out) == 130
+    kept = IterativeInference.load(tmp_path / "i.safetensors")
+    whole = iterative_inference(load_checkpoint(tiny), TEXT * 40, seed=2)
+    assert re.match(r"cut short after 16 of \d+ rows", kept.partial) and len(steps) == 10 and not whole.partial
+    np.testing.assert_array_equal(kept.cosine, whole.cosine[..., : kept.cosine.shape[-1]])
+    assert "stopped; what was found by then" in capsys.readouterr().out
+
+
+def test_on_ctrl_c_the_lens_is_written_as_it_was_and_a_trajectory_is_not(tiny, tmp_path, monkeypatch, capsys):
+    from strobe.models import load_checkpoint
+    from strobe.probes.lens import TunedLens
+
+    file, out = tmp_path / "lens.safetensors", tmp_path / "t.json"
+    asked = ["lens", tiny, "--train", "--lens", file, "--steps", 9, "--text", TEXT, "--out", out]
+    # The text is read first, so that the fifth step told is the fourth of the fit; it ends at the one after.
+    press_at(monkeypatch, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndertrainedLensWarning)
+        assert strobe(*asked) == 130
+    (kept,) = tmp_path.iterdir()
+    lens = TunedLens.load(kept, load_checkpoint(tiny))
+    assert lens.report.steps[-1] == 5 and not file.exists()
+    assert f"stopped; the lens as it was is in {kept}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
