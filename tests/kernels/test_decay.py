@@ -5,7 +5,7 @@ import torch
 
 from strobe.core.tolerances import assert_close
 from strobe.kernels import scan
-from strobe.kernels.chunks import chunk_decay
+from strobe.kernels.chunks import chunk_decay, decay_of
 from strobe.kernels.decay import DECAY, DecayCarry, random_signals
 from strobe.kernels.linear import effective_attention, transition
 
@@ -185,3 +185,22 @@ def test_decays_between_tokens_are_products_between_them_at_every_level():
             ]
         )
         torch.testing.assert_close(gram, explicit, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_decay_is_the_exponential_of_its_logarithm_and_nothing_where_that_is_too_small(dtype):
+    smallest, scale = torch.finfo(dtype).tiny, 1 if dtype == torch.float32 else 8
+    logs = torch.tensor([3.0, 0.0, -1e-3, -1.0, -20.0, -86.0, -88.0, -100.0, -110.0, -1e4, -torch.inf], dtype=dtype)
+    logs = (logs * scale).requires_grad_()
+    found = decay_of(logs)
+    expected = logs.detach().double().exp()
+    normal = expected > smallest
+    assert normal[:6].all()
+    error = (found.double() - expected).abs()
+    assert (error[normal] <= 4 * torch.finfo(dtype).eps * expected[normal]).all()
+    assert (error[~normal] <= smallest).all()
+    assert not found[-3:].any()
+    # The exponential is its own derivative.
+    (slope,) = torch.autograd.grad(found.sum(), logs)
+    assert ((slope - found).abs() <= smallest).all()
+    assert torch.equal(slope[normal], found[normal])

@@ -29,6 +29,7 @@ from strobe.kernels.chunks import (
     by_time,
     chunk_decay,
     cumulate,
+    decay_of,
     heads_per_group,
     pairwise_decay,
     reader_rows,
@@ -75,8 +76,9 @@ def _per_head(
     q, k, v, log_decay = (layout.to_chunks(x, dtype) for x in signals)  # [batch, n, chunk, ...]
     q, k = q.transpose(2, 3), k.transpose(2, 3)  # [batch, n, groups, chunk, key]
     cumulated = cumulate(log_decay, 2, dtype)  # [batch, n, chunk, heads]
-    from_start = cumulated.to(dtype).exp().unflatten(-1, split).unsqueeze(-1)  # [batch, n, chunk, groups, per_group, 1]
-    to_end = (cumulated[:, :, -1:] - cumulated).to(dtype).exp().unsqueeze(-1)
+    # The decays of a token as those of its head, with an axis for values.
+    from_start = decay_of(cumulated.to(dtype)).unflatten(-1, split).unsqueeze(-1)
+    to_end = decay_of((cumulated[:, :, -1:] - cumulated).to(dtype)).unsqueeze(-1)
 
     # Packed [batch, n, groups, key, per_group * value]: one product per group, with the decay on the value side.
     written = k.mT @ (v * to_end).unflatten(3, split).flatten(-2).transpose(2, 3)
@@ -107,7 +109,7 @@ def _per_head(
         weight = (here - chosen(cumulated[:, :, :upto], 1, chunks)).to(dtype)
         if any(p % layout.chunk + 1 < upto for p in places):
             weight = weight.masked_fill(after(locate(places, layout.chunk, v)[1], upto)[..., None], -torch.inf)
-        writes = chosen(v[:, :, :upto], 1, chunks) * weight.exp().unsqueeze(-1)
+        writes = chosen(v[:, :, :upto], 1, chunks) * decay_of(weight).unsqueeze(-1)
         writes = writes.unflatten(3, split).flatten(-2).transpose(2, 3)
         S_at = (chosen(k[..., :upto, :], 1, chunks).mT @ writes).unflatten(-1, (split[1], -1))
         decayed = chosen(from_start.flatten(1, 2), 1, places).unsqueeze(3)
