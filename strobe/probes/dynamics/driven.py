@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from strobe.core.provenance import Provenance
-from strobe.probes.dynamics.lyapunov import Growth, growth, result_of
+from strobe.probes.dynamics.lyapunov import Growth, growing, result_of
 from strobe.probes.dynamics.lyapunov_result import LyapunovSpectrum
 from strobe.probes.fixed_points.held import NONLINEAR, recurrent_layer
 from strobe.probes.fixed_points.modules import cell_system
+from strobe.probes.partial import keeping
 
 Tick = Callable[[int, int, str], None]
 
@@ -34,12 +35,14 @@ def driven_lyapunov_spectrum(
     control: bool = True,
     seed: int = 0,
     progress: Tick | None = None,
+    partial: Callable[[LyapunovSpectrum], None] | None = None,
 ) -> LyapunovSpectrum:
     """Conditional Lyapunov exponents, in nats per token, of one recurrent layer of `model` reading `inputs`.
 
     `inputs`: a text, token ids, or real inputs [time, d_input], as the model takes them, one sequence. Positions before
     `transient` are read and not counted. A layer with heads gives each head's exponents as one orbit; a head's memory
-    [key, value] has each of its exponents `value` times.
+    [key, value] has each of its exponents `value` times. Where `progress` raises, which is told of every 256 positions,
+    `partial` is given the exponents over those that were counted by then, and so is the control.
 
     Raises ValueError for a layer that is neither a tanh, GRU or LSTM cell nor linear in its carry, and where no
     position is left to count.
@@ -47,32 +50,38 @@ def driven_lyapunov_spectrum(
     layer = recurrent_layer(model, layer)
     name = f"blocks.{layer}.mixer"
     tokens = _sequence(model, inputs)
-    tick = progress or (lambda done, total, what: None)
     if tokens.shape[1] - transient < 2:
         raise ValueError(
             f"{tokens.shape[1]} positions were given and the first {transient} are not counted; give two more than that"
         )
-    found = _along(model, name, tokens, transient, tick)
-    other = None
-    if control:
-        order = torch.randperm(tokens.shape[1], generator=torch.Generator().manual_seed(seed))
-        other = _along(model, name, tokens[:, order], transient, tick)
-    counted = tokens.shape[1] - transient
-    return result_of(
-        found,
-        other,
-        float(counted),
-        dt=1.0,
-        system=f"layer {layer} ({model.mixers[name].family.name}) of {model.model_name}",
-        held=f"driven by {counted} positions",
-        provenance=Provenance(
-            model=model.model_name,
-            weights_hash=model.weights_hash(),
-            seed=seed,
-            settings={"layer": layer, "positions": tokens.shape[1], "transient": transient, "dtype": "float64"},
-            control="the same positions in random order" if control else None,
-        ),
-    )
+    order = torch.randperm(tokens.shape[1], generator=torch.Generator().manual_seed(seed))
+    both = [tokens, *([tokens[:, order]] if control else [])]
+    settings = {"layer": layer, "positions": tokens.shape[1], "transient": transient, "dtype": "float64"}
+    counted, found = 0, list[Growth]()
+
+    def result() -> LyapunovSpectrum:
+        return result_of(
+            found[0],
+            found[1] if control else None,
+            float(counted),
+            dt=1.0,
+            system=f"layer {layer} ({model.mixers[name].family.name}) of {model.model_name}",
+            held=f"driven by {counted} positions",
+            provenance=Provenance(
+                model=model.model_name,
+                weights_hash=model.weights_hash(),
+                seed=seed,
+                settings=settings | {"counted": counted},
+                control="the same positions in random order" if control else None,
+            ),
+        )
+
+    tick = keeping(progress, partial, result)
+    # Side by side: of a run that is cut short, the control is there as far as it came.
+    for steps in zip(*(_along(model, name, x, transient) for x in both), strict=True):
+        counted, found = steps[0][0], [growth for _, growth in steps]
+        tick(counted, tokens.shape[1] - transient, "following the orbits")
+    return result()
 
 
 def _sequence(model: Any, inputs: Any) -> Tensor:
@@ -109,17 +118,19 @@ def layer_jacobians(model: Any, inputs: Any, layer: int | None = None) -> Iterat
 
 
 @torch.no_grad()
-def _along(model: Any, name: str, tokens: Tensor, transient: int, tick: Tick) -> Growth:
+def _along(model: Any, name: str, tokens: Tensor, transient: int) -> Iterator[tuple[int, Growth]]:
     signals, mixer = _signals(model, name, tokens)
     kind, counted = mixer.family.name, tokens.shape[1] - transient
     if kind in NONLINEAR:
         jacobians = itertools.islice(_cell_jacobians(mixer.family, signals), transient, None)
-        return growth(jacobians, counted, _empty(mixer.family, signals).shape[1], tick)
+        yield from growing(jacobians, counted, _empty(mixer.family, signals).shape[1])
+        return
     step = _transition(mixer, signals, name)
     if step.left is None:
-        return _diagonal(step.decay[0, transient:])
+        yield counted, _diagonal(step.decay[0, transient:])
+        return
     key = step.left.shape[-2]
-    return growth(iter(step.operator(key)[0, transient:]), counted, key, tick)
+    yield from growing(iter(step.operator(key)[0, transient:]), counted, key)
 
 
 def _transition(mixer: Any, signals: Any, name: str) -> Any:

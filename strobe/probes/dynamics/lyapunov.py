@@ -8,7 +8,7 @@ The control is ours: the Jacobians of states met on the same orbit, drawn in ran
 is the same), but not where the last one turned the frame to; what is left of the spectrum does not depend on the order.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,8 @@ Tick = Callable[[int, int, str], None]
 
 _CONTROL = "Jacobians of states met on the same orbits, in random order"
 _LOOKS = 50
+# Steps between two that a watcher is told of.
+_TOLD = 256
 
 
 class Growth(NamedTuple):
@@ -105,6 +107,16 @@ def lyapunov_spectrum(
 
 def growth(jacobians: Iterable[Tensor], steps: int, exponents: int, tick: Tick, turning: int = 0) -> Growth:
     """Carry a frame through Jacobians [n, size, size] and count `steps` of them, after `turning` that only turn it."""
+    found: Growth | None = None
+    for t, so_far in growing(jacobians, steps, exponents, turning):
+        found = so_far
+        tick(t, steps, "following the orbits")
+    assert found is not None
+    return found
+
+
+def growing(jacobians: Iterable[Tensor], steps: int, exponents: int, turning: int = 0) -> Iterator[tuple[int, Growth]]:
+    """As `growth`, every 256 steps and at the end: how many were counted, and what they have come to."""
     frame, stretch, volume = None, None, None
     curve, at = [], []
     looks = set(np.unique(np.geomspace(1, steps, _LOOKS).astype(int)).tolist())
@@ -122,11 +134,8 @@ def growth(jacobians: Iterable[Tensor], steps: int, exponents: int, tick: Tick, 
         if t in looks:
             curve.append(stretch.flatten(0, -2).mean(0) / t)
             at.append(t)
-        if t % 256 == 0:
-            tick(t, steps, "following the orbits")
-    assert stretch is not None
-    assert volume is not None
-    return Growth(stretch, volume, torch.stack(curve), at)
+        if t % _TOLD == 0 or t == steps:
+            yield t, Growth(stretch, volume, torch.stack(curve), list(at))
 
 
 def result_of(found: Growth, other: Growth | None, time: float, *, dt: float, **fields: Any) -> LyapunovSpectrum:

@@ -22,7 +22,7 @@ class LyapunovSpectrum(Result):
     `system`, `held`: what was followed, and under which input. `exponents` [orbits, kept]. `volume` [orbits]: mean
     ln |det J| per unit of time, which the sum of all exponents has to equal. `curve` [looks, kept]: the running mean
     over orbits after `at` [looks] steps. `dt`: units of time a step. `control` [kept]: the same with the Jacobians in
-    random order (empty: not asked for).
+    random order (empty: not asked for). Of a layer along a text that was cut short, over the positions counted by then.
     """
 
     system: str
@@ -33,6 +33,14 @@ class LyapunovSpectrum(Result):
     at: Int[np.ndarray, " looks"]
     dt: float
     control: Float64[np.ndarray, " controls"]
+
+    @property
+    def partial(self) -> str:
+        """How many of a text's positions were counted, in words; empty where all were."""
+        said = self.provenance.settings
+        asked = said.get("positions", 0) - said.get("transient", 0)
+        counted = said.get("counted", asked)
+        return "" if counted == asked else f"cut short after {counted} of {asked} positions"
 
     @property
     def mean(self) -> Float64[np.ndarray, " kept"]:
@@ -83,6 +91,7 @@ class LyapunovSpectrum(Result):
         )
         fig.add_hline(y=0, line={"width": 1, "dash": "dot", "color": figures.CONTROL_COLOR})
         note = f"{escape_plotly(self.held)}; Kaplan-Yorke dimension {self.kaplan_yorke:.3g}"
+        note = "; ".join(filter(None, (self.partial, note)))
         fig.update_layout(
             title={"text": f"Lyapunov exponents of {escape_plotly(self.system)}", "subtitle": {"text": note}},
             margin={"t": 84},
@@ -121,4 +130,5 @@ class LyapunovSpectrum(Result):
         ]
         if len(self.control):
             lines.append(f"  control: largest {self.control[0]:.4g} ({self.provenance.control})")
+        lines += [f"  {self.partial}"] if self.partial else []
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from cutting import stopped_after
 
 from strobe.core.result import load_result
 from strobe.models import HookedLM, ModelConfig
@@ -131,6 +132,31 @@ def _first_column(model, tokens, size):
 
 def _linear(name, **options):
     return HookedLM(ModelConfig(d_model=8, d_vocab=11, layers=[name], mixer_options={name: options}, mlp="none"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("gru", {"hidden": 4}), ("gated_deltanet", {"heads": 2, "key": 3, "value": 4})]
+)
+def test_where_it_is_stopped_the_positions_counted_and_the_control_over_as_many_are_given(kind, options):
+    model, tokens = _linear(kind, **options), torch.randint(11, (603,))
+
+    def ask(x, **how):
+        return driven_lyapunov_spectrum(model, x, transient=3, **how)
+
+    # Told after 256 positions, after 512 and after all.
+    cut, last, whole = (stopped_after(lambda **how: ask(tokens, **how), n) for n in (1, 2, 3))
+    fresh, shuffled = ask(tokens[:259], control=False), tokens[torch.randperm(603, generator=_seeded(0))]
+    np.testing.assert_allclose(cut.exponents, fresh.exponents, atol=1e-12)
+    np.testing.assert_allclose(cut.volume, fresh.volume, atol=1e-12)
+    np.testing.assert_allclose(cut.control, ask(shuffled[:259], control=False).mean, atol=1e-6)
+    np.testing.assert_allclose(whole.exponents, ask(tokens).exponents, atol=1e-12)
+    assert cut.at.max() <= 256 < last.at.max() and not whole.partial
+    assert cut.partial == "cut short after 256 of 600 positions" and cut.partial in cut.summary()
+    assert cut.figure().layout.title.subtitle.text.startswith(cut.partial)
+
+
+def _seeded(seed):
+    return torch.Generator().manual_seed(seed)
 
 
 def test_a_diagonal_decay_has_its_mean_logarithm():
