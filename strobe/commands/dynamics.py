@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from strobe.commands.common import options
-from strobe.commands.common.opening import check_out, open_model, text_of, write
-from strobe.commands.common.progress import progress
+from strobe.commands.common.opening import check_out, open_model, text_of
+from strobe.commands.common.stopping import Tick, write_what_is_found
 
 SUMMARY = "Lyapunov exponents, timescales, modes and waves of a layer, and case studies that train here"
 ORDER = 56
@@ -51,30 +51,43 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, say: Callable[[str], None]) -> None:
     """Open or compute what was asked, and write the result."""
     check_out(args.out)
-    write(_case(args) if args.what == "case" else _of_layer(args), args.out, say)
+
+    def ask(*, progress: Tick, partial: Callable[[Any], None]) -> Any:
+        return (_case if args.what == "case" else _of_layer)(args, progress, partial)
+
+    write_what_is_found(ask, args.out, say)
 
 
-def _case(args: Namespace) -> Any:
+def _case(args: Namespace, tick: Tick, partial: Callable[[Any], None]) -> Any:
     from strobe.probes.dynamics import case_studies
 
     if args.keep is not None and not args.train:
         raise ValueError(f"--keep {args.keep} was given without --train, which makes what would be kept; give both")
     if not args.train:
         return case_studies.bundled(args.name)
-    return case_studies.make(args.name, progress=progress(), keep=args.keep)
+    try:
+        return case_studies.make(args.name, progress=tick, keep=args.keep)
+    except KeyboardInterrupt:
+        # Not by `keeping`: a training is written after the watcher has raised.
+        if args.keep is not None and (made := case_studies.so_far(args.name, args.keep)) is not None:
+            partial(made)
+        raise
 
 
-def _of_layer(args: Namespace) -> Any:
+def _of_layer(args: Namespace, tick: Tick, partial: Callable[[Any], None]) -> Any:
     text = text_of(args)
     from strobe.probes import dynamics
     from strobe.probes.dynamics.activity import layer_activity
 
     model = open_model(args.model).model
     if args.what == "exponents":
-        return dynamics.driven_lyapunov_spectrum(model, text, layer=args.layer, seed=args.seed, progress=progress())
+        how: dict[str, Any] = {"progress": tick, "partial": partial}
+        return dynamics.driven_lyapunov_spectrum(model, text, layer=args.layer, seed=args.seed, **how)
+    tick(0, 2, "reading the text")
     activity, provenance = layer_activity(model, text, layer=args.layer)
     system = f"the carry of layer {provenance.settings['layer']} of {model.model_name}"
     known = {"system": system, "provenance": provenance}
+    tick(1, 2, f"{args.what} of {system}")
     if args.what == "timescales":
         return dynamics.autocorrelation_timescales(activity, seed=args.seed, **known)
     if args.what == "modes":
