@@ -4,9 +4,6 @@ from pathlib import Path
 
 import pytest
 
-ENTRY = Path(__file__).resolve().parents[2] / "strobe" / "dashboards" / "entry" / "app.py"
-TEXT = "def area(r):\n    return r * 2"
-
 
 def make_model(folder: Path, *layers: str, seed: int = 0) -> Path:
     """An untrained model with 8 to 32 wide layers and a byte-level tokenizer, saved as a checkpoint in `folder`."""

@@ -1,62 +1,44 @@
 """Oracle: what a user would see, read from the app run headless, against the kept result; counting of subsets."""
 
-import json
-import time
 from dataclasses import replace
+from functools import partial
 from math import comb
-from pathlib import Path
 
 import numpy as np
 import pytest
-from page_words import words
-from streamlit.testing.v1 import AppTest
+from page_runs import open_page, run_job
+from page_words import charts, titles, words
 
 from strobe.dashboards import cells_work, loading, store
 from strobe.dashboards.jobs import Cancelled, runner
 from strobe.probes.cells import CellSearch, ErrorTypes, TokenImportance, gate_saturation, token_importance
 
-ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
+app = partial(open_page, "cells")
 TEXT = "def area(r):\n    return r * 2"
 VIEW = {"cells_files": 2, "cells_length": 32}
 SETTINGS = {"n_files": 2, "length": 32}
 
 
-def app(**query) -> AppTest:
-    at = AppTest.from_file(str(ENTRY), default_timeout=120)
-    for name, value in query.items():
-        at.query_params[name] = str(value)
-    return at.run().switch_page("../pages/cells.py").run()
-
-
-def charts(at: AppTest) -> list[str]:
-    return [json.loads(c.proto.spec)["layout"]["title"]["text"] for c in at.get("plotly_chart")]
-
-
 def test_a_search_is_run_kept_and_shown_again_by_its_link(tiny):
     view = {"model": tiny, "text": TEXT, "cells_label": "line position", "cells_rank": 2, **VIEW}
     at = app(**view)
-    assert not at.exception and not charts(at)
-    at.button(key="cells-run").click().run()
-    key = cells_work.key_of(loading.find(str(tiny)), SETTINGS)
-    for _ in range(600):
-        if runner().get(key).finished:
-            break
-        time.sleep(0.1)
-    assert runner().get(key).state == "done", runner().get(key).error
+    assert not at.exception and not titles(at)
+    key = run_job(at, "cells-run")
+    assert key == cells_work.key_of(loading.find(str(tiny)), SETTINGS)
     result = store.reopen(key)
     assert isinstance(result, CellSearch) and result.length == 32 and set(result.layers) == {0, 1}
     runner().dismiss(key)
     other = app(**view)
     assert not other.exception and "cancelled" not in words(other)
     unit = result.unit_name(int(result.best[0, result.label_index("line_position"), 1]))
-    assert charts(other) == [
+    assert titles(other) == [
         "The best cell for each label",
         f"{unit} after each token",
         "Every unit and the label line position",
     ]
     assert "**Control:** the whole search again" in words(other)
     # Another number of files is another question.
-    assert not charts(app(**{**view, "cells_files": 4}))
+    assert not titles(app(**{**view, "cells_files": 4}))
 
 
 def test_a_search_cancelled_in_its_last_control_keeps_the_rest_and_says_so(tiny):
@@ -68,7 +50,7 @@ def test_a_search_cancelled_in_its_last_control_keeps_the_rest_and_says_so(tiny)
     key = cells_work.key_of(source, SETTINGS)
     cells_work.run(key, source.name, SETTINGS, stop_when_permuted)
     at = app(model=tiny, text=TEXT, **VIEW)
-    assert not at.exception and len(charts(at)) == 3
+    assert not at.exception and len(titles(at)) == 3
     assert "“weights permuted” was run" in words(at)
 
     def stop_at_once(done, total, what):
@@ -84,18 +66,9 @@ def test_a_transformer_is_said_to_have_no_carry(transformer):
     assert "channels of the **residual stream**" in words(app(model=transformer, text=TEXT, **VIEW))
 
 
-def finished(key: str):
-    for _ in range(600):
-        if (job := runner().get(key)).finished:
-            assert job.state == "done", job.error
-            return store.reopen(key)
-        time.sleep(0.1)
-    raise AssertionError(f"job {key} did not finish")
-
-
 def test_gates_are_those_of_the_probe_on_the_pages_text(tiny):
     at = app(model=tiny, text=TEXT, cells_view="Gates")
-    assert not at.exception and charts(at) == ["Gate saturation"]
+    assert not at.exception and titles(at) == ["Gate saturation"]
     expected = gate_saturation(loading.open_model(str(tiny)).model, TEXT)
     shown = at.dataframe[0].value
     np.testing.assert_allclose(
@@ -106,7 +79,7 @@ def test_gates_are_those_of_the_probe_on_the_pages_text(tiny):
 
 def test_a_model_without_gates_gets_the_probes_reason(transformer):
     at = app(model=transformer, text=TEXT, cells_view="Gates")
-    assert not at.exception and not charts(at)
+    assert not at.exception and not titles(at)
     assert "Gates were to be watched" in words(at) and "use a model with an LSTM" in words(at)
 
 
@@ -114,37 +87,38 @@ def test_errors_are_sorted_as_a_job_and_kept(tiny):
     asked = {"cells_files_err": 2, "cells_length_err": 32, "cells_order": 3, "cells_counted": 2000}
     view = {"model": tiny, "text": TEXT, "cells_view": "Errors", **asked}
     at = app(**view)
-    assert not at.exception and not charts(at)
-    at.button(key="cells-run").click().run()
+    assert not at.exception and not titles(at)
+    key = run_job(at, "cells-run")
     settings = {"n_files": 2, "length": 32, "order": 3, "n_train": 2000}
-    result = finished(cells_work.key_of(loading.find(str(tiny)), settings, "cell-errors"))
+    assert key == cells_work.key_of(loading.find(str(tiny)), settings, "cell-errors")
+    result = store.reopen(key)
     assert isinstance(result, ErrorTypes) and (result.order, result.n_train, result.count[0]) == (3, 2000, 2 * 31)
     other = app(**view)
-    assert not other.exception and charts(other) == ["Loss by class of token"]
+    assert not other.exception and titles(other) == ["Loss by class of token"]
     np.testing.assert_allclose(other.dataframe[0].value["loss"], result.loss)
-    assert not charts(app(**{**view, "cells_order": 4}))
+    assert not titles(app(**{**view, "cells_order": 4}))
 
 
 def test_importance_of_the_selected_block_is_kept_with_its_intervals(tiny):
     view = {"model": tiny, "text": TEXT, "cells_view": "Importance", "layer": 1, "cells_share": 0.3}
     at = app(**view)
-    assert not at.exception and not charts(at)
-    at.button(key="cells-run").click().run()
-    key = cells_work.key_of(loading.find(str(tiny)), {"subject": TEXT, "layer": 1}, "cell-importance")
-    result = finished(key)
+    assert not at.exception and not titles(at)
+    key = run_job(at, "cells-run")
+    assert key == cells_work.key_of(loading.find(str(tiny)), {"subject": TEXT, "layer": 1}, "cell-importance")
+    result = store.reopen(key)
     assert isinstance(result, TokenImportance) and result.layer == 1
     other = app(**view)
-    assert charts(other) == [
+    assert titles(other) == [
         "Importance of each token to the last prediction, block 1",
         "Recurrence intervals, block 1",
     ]
-    bars = json.loads(other.get("plotly_chart")[1].proto.spec)["data"][0]
+    bars = charts(other)[1]["data"][0]
     assert bars["name"] == "memory put back"
     # A share that leaves one token has no interval, and the probe's reason is shown in its place.
     few = app(**{**view, "cells_share": 0.05})
-    assert len(charts(few)) == 1 and "larger share" in words(few)
+    assert len(titles(few)) == 1 and "larger share" in words(few)
     attention = app(**{**view, "layer": 2})
-    assert not charts(attention) and "Blocks of this model with one: 0, 1" in words(attention)
+    assert not titles(attention) and "Blocks of this model with one: 0, 1" in words(attention)
 
 
 def test_intervals_of_shuffled_importances_are_those_of_tokens_drawn_at_random(tiny):
@@ -165,7 +139,7 @@ def test_intervals_of_shuffled_importances_are_those_of_tokens_drawn_at_random(t
 def test_transitions_stand_beside_another_models_layer(tiny):
     view = {"model": "mamba2-python", "text": TEXT, "cells_view": "Transitions", "layer": 1}
     at = app(**view, cells_beside="gated-deltanet-python", cells_beside_layer=2)
-    assert not at.exception and charts(at) == ["What each token does to the memory"]
+    assert not at.exception and titles(at) == ["What each token does to the memory"]
     frame = at.dataframe[0].value
     assert list(dict.fromkeys(frame["model"])) == [
         "mamba2-python block 1",
@@ -178,7 +152,7 @@ def test_transitions_stand_beside_another_models_layer(tiny):
         "models of one tokenizer": {"model": tiny, "layer": 0, "cells_beside": "gated-deltanet-python"},
     }.items():
         refused = app(**{**view, **query})
-        assert not refused.exception and not charts(refused)
+        assert not refused.exception and not titles(refused)
         assert said in words(refused)
 
 

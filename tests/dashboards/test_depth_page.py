@@ -1,20 +1,19 @@
 """Oracle: what a user would see, read from the app run headless, against the probe called by hand."""
 
-import json
-import time
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 from cutting import cancelled_at
-from page_words import words
+from page_runs import open_page, run_job
+from page_words import charts, subtitles, titles, words
 from streamlit.testing.v1 import AppTest
 
 from strobe.dashboards import depth_work, loading, store
 from strobe.dashboards.jobs import Cancelled, runner
 from strobe.probes.depth import BlockRecurrence, depth_dynamics
 
-ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
+app = partial(open_page, "depth")
 TEXT = "def area(r):\n    return r * 2"
 
 
@@ -31,17 +30,6 @@ def alike(tiny, tmp_path_factory):
     return folder
 
 
-def app(**query) -> AppTest:
-    at = AppTest.from_file(str(ENTRY), default_timeout=120)
-    for name, value in query.items():
-        at.query_params[name] = str(value)
-    return at.run().switch_page("../pages/depth.py").run()
-
-
-def charts(at: AppTest) -> list[dict]:
-    return [json.loads(c.proto.spec) for c in at.get("plotly_chart")]
-
-
 def test_the_text_of_the_page_moves_through_depth(tiny):
     at = app(model=tiny, text=TEXT, depth_by="update", depth_k=3)
     assert not at.exception
@@ -49,11 +37,11 @@ def test_the_text_of_the_page_moves_through_depth(tiny):
     loaded = loading.load(loading.find(str(tiny)))
     ids = loaded.model.tokenize(TEXT)[0].tolist()
     expected = depth_dynamics(loaded.model, ids)
-    assert f"{len(ids[0]) - 1} tokens" in shown[0]["layout"]["title"]["subtitle"]["text"]
+    assert f"{len(ids[0]) - 1} tokens" in subtitles(at)[0]
     own = next(trace for trace in shown[0]["data"] if trace["name"] == "the token's own")["y"]
     np.testing.assert_allclose(_numbers(own), expected.convergence.mean(1), rtol=1e-4)
-    assert shown[2]["layout"]["title"]["text"] == "Similarity of the blocks by update"
-    assert "best 3 contiguous phases" in shown[2]["layout"]["title"]["subtitle"]["text"]
+    assert titles(at)[2] == "Similarity of the blocks by update"
+    assert "best 3 contiguous phases" in subtitles(at)[2]
     assert "Nothing can be shared" in words(at)
     assert "another token in the place" in words(at)
 
@@ -76,19 +64,14 @@ def test_shared_blocks_are_fitted_kept_and_shown_again(alike):
     view = {"model": alike, "text": TEXT, "depth_steps": 10}
     at = app(**view)
     assert not at.exception
-    at.button(key="depth-run").click().run()
-    key = depth_work.key_of(loading.find(str(alike)), {"k": [1, 2], "steps": 10})
-    for _ in range(1800):
-        if runner().get(key).finished:
-            break
-        time.sleep(0.1)
-    assert runner().get(key).state == "done", runner().get(key).error
+    key = run_job(at, "depth-run")
+    assert key == depth_work.key_of(loading.find(str(alike)), {"k": [1, 2], "steps": 10})
     result = store.reopen(key)
     assert isinstance(result, BlockRecurrence) and result.k == (1, 2) and result.steps[-1] == 10
     runner().dismiss(key)
     other = app(**view)
     assert not other.exception
-    assert [c["layout"]["title"]["text"] for c in charts(other)][-2:] == [
+    assert titles(other)[-2:] == [
         "k shared blocks in the place of 3",
         "Where shared blocks lose the model's path",
     ]
@@ -132,12 +115,7 @@ def test_library_files_are_followed_in_a_job_that_keeps_what_it_had(tiny, strobe
     key = depth_work.library_key(loading.find(str(tiny)))
 
     def follow(at: AppTest) -> AppTest:
-        at.button(key="depth-library").click().run()
-        for _ in range(1200):
-            if runner().get(key).finished:
-                break
-            time.sleep(0.1)
-        assert runner().get(key).state == "done", runner().get(key).error
+        assert run_job(at, "depth-library") == key
         return app(**view)
 
     at = app(**view)
@@ -147,6 +125,6 @@ def test_library_files_are_followed_in_a_job_that_keeps_what_it_had(tiny, strobe
         at = follow(at)
     assert store.reopen(key).n_tokens == 32
     assert not at.exception and "The run was cut short after 32 of 64 tokens: they are kept" in words(at)
-    assert "32 tokens, cut short after" in charts(at)[0]["layout"]["title"]["subtitle"]["text"]
+    assert "32 tokens, cut short after" in subtitles(at)[0]
     at = follow(at)
     assert store.reopen(key).n_tokens == 64 and "they are kept" not in words(at) and charts(at)

@@ -1,40 +1,18 @@
 """Oracle: the probe asked directly, against what the page of dynamics shows when run headless."""
 
-import json
-import time
-from pathlib import Path
+from functools import partial
 
 import pytest
-from streamlit.testing.v1 import AppTest
+from cutting import cancelled_at
+from page_runs import open_page, run_job
+from page_words import subtitles, titles
 
 from strobe.dashboards import dynamics_work, loading, store
-from strobe.dashboards.jobs import runner
 from strobe.models.zoo.training_steps import load_steps
 from strobe.probes.fixed_points import fixed_points, held_fixed_point, layer_swaps
 
-ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
+page = partial(open_page, "dynamics")
 TEXT = "def area(r):\n    return r * 2"
-
-
-def page(**query) -> AppTest:
-    at = AppTest.from_file(str(ENTRY), default_timeout=90)
-    for name, value in query.items():
-        at.query_params[name] = str(value)
-    return at.run().switch_page("../pages/dynamics.py").run()
-
-
-def titles(at: AppTest) -> list[str]:
-    return [json.loads(c.proto.spec)["layout"]["title"]["text"] for c in at.get("plotly_chart")]
-
-
-def finish(at: AppTest, key: str) -> AppTest:
-    for _ in range(1200):
-        job = runner().get(key)
-        if job is not None and job.finished:
-            assert job.state == "done", job.error
-            return at.run()
-        time.sleep(0.05)
-    raise AssertionError(f"job {key} did not finish")
 
 
 def test_a_network_of_real_inputs_shows_its_27_points_and_those_under_a_held_pulse():
@@ -56,12 +34,10 @@ def test_a_linear_layer_is_solved_for_the_tokens_held(tiny):
     assert "Timescales of every layer under a held token" in titles(at)
     model = loading.open_model(str(tiny)).model
     ids = model.tokenize(TEXT)[0][0].tolist()
-    shown = json.loads(at.get("plotly_chart")[0].proto.spec)["layout"]["title"]["subtitle"]["text"]
-    assert shown.startswith(f"token {ids[3]} ")
+    assert subtitles(at)[0].startswith(f"token {ids[3]} ")
     assert held_fixed_point(model, ids[3], 0).status == ["stable"] * 3
     at.number_input(key="held_turn").set_value(2).run()
-    shown = json.loads(at.get("plotly_chart")[0].proto.spec)["layout"]["title"]["subtitle"]["text"]
-    assert shown.startswith(f"tokens {ids[2:4]} ")
+    assert subtitles(at)[0].startswith(f"tokens {ids[2:4]} ")
 
 
 def test_a_nonlinear_layer_is_searched_and_its_basins_are_a_job(tiny):
@@ -69,8 +45,8 @@ def test_a_nonlinear_layer_is_searched_and_its_basins_are_a_job(tiny):
     assert any("fixed points:" in c.value for c in at.caption)
     source, ids = loading.find(str(tiny)), loading.open_model(str(tiny)).model.tokenize(TEXT)[0][0].tolist()
     key = dynamics_work.between_key(source, 1, (ids[3],), "basins")
-    at.button(key=f"{key}-run").click().run()
-    finish(at, key)
+    assert run_job(at, f"{key}-run") == key
+    at.run()
     assert not at.exception
     kept = store.reopen(key)
     assert kept.shares.sum() + (kept.labels < 0).mean() == 1
@@ -87,8 +63,8 @@ def test_attention_has_no_carry_and_its_depth_can_be_asked(tiny, transformer):
     model = loading.open_model(str(tiny)).model
     ids = tuple(model.tokenize(TEXT)[0][0].tolist())[: dynamics_work.MAX_DEPTH_TOKENS]
     key = dynamics_work.depth_key(loading.find(str(tiny)), ids, 2, "exchange")
-    at.button(key=f"{key}-run").click().run()
-    finish(at, key)
+    assert run_job(at, f"{key}-run") == key
+    at.run()
     assert store.reopen(key).swapped.tolist() == layer_swaps(model, list(ids)).swapped.tolist()
     assert any(
         t.startswith("Exchanging the blocks")
@@ -97,24 +73,16 @@ def test_attention_has_no_carry_and_its_depth_can_be_asked(tiny, transformer):
     assert "depth can be its time" in page(model=transformer, text=TEXT).info[0].value
 
 
-def cancelled_at(monkeypatch, step, key):
-    """Have `dynamics_work.between` ticked by a job that someone cancels at its `step`-th tick of the real work."""
-    work = dynamics_work.between
+def at_the(step):
+    """Whether this is the `step`-th that the search tells of what lies between, after it has its points."""
+    seen = []
 
-    def watched(*asked):
-        *given, tick = asked
-        seen = []
+    def when(done, message):
+        if not message.startswith(("loading", "searching")):
+            seen.append(done)
+        return len(seen) == step
 
-        def and_cancel(done, total, message):
-            if not message.startswith(("loading", "searching")):
-                seen.append(done)
-                if len(seen) == step:
-                    runner().get(key).cancel()
-            tick(done, total, message)
-
-        return work(*given, and_cancel)
-
-    monkeypatch.setattr(dynamics_work, "between", watched)
+    return when
 
 
 @pytest.mark.parametrize(
@@ -129,15 +97,13 @@ def cancelled_at(monkeypatch, step, key):
 def test_what_lies_between_is_kept_as_far_as_it_came_when_cancelled(monkeypatch, what, step, said):
     key = dynamics_work.between_key(loading.find("flipflop-elman16"), 0, (0.0, 0.0, 0.0), what)
     at = page(model="flipflop-elman16", between=what.capitalize())
-    cancelled_at(monkeypatch, step, key)
-    at = finish(at.button(key=f"{key}-run").click().run(), key)
+    cancelled_at(monkeypatch, dynamics_work, "between", at_the(step))
+    assert run_job(at, f"{key}-run") == key
+    at.run()
     assert not at.exception
     assert any(f"The run was {said}: they are kept" in w.value for w in at.warning)
     # In the figure too, which may leave the page.
-    subtitles = [
-        json.loads(c.proto.spec)["layout"]["title"].get("subtitle", {}).get("text", "") for c in at.get("plotly_chart")
-    ]
-    assert any(text.replace("<br>", " ").startswith(said) for text in subtitles)
+    assert any(text.startswith(said) for text in subtitles(at))
     assert store.reopen(key).partial == said
     assert at.button(key=f"{key}-run").label == "Run again"
     monkeypatch.undo()

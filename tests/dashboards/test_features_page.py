@@ -1,39 +1,17 @@
 """Oracle: what a user would see, read from the app run headless, against the results that its jobs kept."""
 
-import time
-from pathlib import Path
+from functools import partial
 
 import pytest
 from cutting import cancelled_at
+from page_runs import open_page, run_job
 from page_words import words
-from streamlit.testing.v1 import AppTest
 
 from strobe.dashboards import features_work, loading, store
-from strobe.dashboards.jobs import runner
 from strobe.probes.sae import FeatureAtlas, FeaturePlay, SaeConfig, train_sae
 
-ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
+app = partial(open_page, "features")
 TEXT = "def area(r):\n    return r * 2"
-
-
-def app(**query) -> AppTest:
-    at = AppTest.from_file(str(ENTRY), default_timeout=120)
-    for name, value in query.items():
-        at.query_params[name] = str(value)
-    return at.run().switch_page("../pages/features.py").run()
-
-
-def press(at: AppTest, key: str) -> str:
-    """Press the button and wait for its job; returns the job's key."""
-    before = {j.key for j in runner().jobs()}
-    at.button(key=key).click().run()
-    started = next(j for j in runner().jobs() if j.key not in before)
-    for _ in range(1200):
-        if started.finished:
-            break
-        time.sleep(0.1)
-    assert started.state == "done", started.error
-    return started.key
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +35,7 @@ def test_features_are_read_once_then_searched_chosen_and_turned_up(tiny, sae, st
     at = app(**view)
     assert not at.exception and not at.error
     assert "topk · 24 features, 4 active a token" in words(at)
-    atlas = store.reopen(press(at, "atlas-run"))
+    atlas = store.reopen(run_job(at, "atlas-run"))
     assert isinstance(atlas, FeatureAtlas)
     feature = int(atlas.density.argmax())
     at = app(**view, feature=feature, feature_token="r")
@@ -73,7 +51,7 @@ def test_features_are_read_once_then_searched_chosen_and_turned_up(tiny, sae, st
     at.button(key=f"found-{best[0]}-{best[1]}").click().run()
     assert at.session_state["feature"] == best[0]
     at = app(**view, feature=feature)
-    play = store.reopen(press(at, "feature-run"))
+    play = store.reopen(run_job(at, "feature-run"))
     assert isinstance(play, FeaturePlay)
     assert (play.feature, play.control_feature) == (feature, atlas.twin(feature))
     assert play.values[0] == pytest.approx(1.5 * atlas.maximum[feature])
@@ -99,7 +77,7 @@ def test_one_is_trained_from_the_page_and_a_cancelled_training_keeps_what_it_has
     at.number_input(key="sae_width").set_value(16)
     at.number_input(key="sae_k").set_value(2)
     at.number_input(key="sae_tokens").set_value(3000).run()
-    press(at, "sae-train")
+    run_job(at, "sae-train")
     loaded = loading.load(loading.find(str(tiny)))
     assert [f.label for f in features_work.sae_files(loaded)] == ["resid-post-1-16-k2 (trained here)"]
     at = app(model=tiny, text=TEXT, layer=1)
@@ -128,14 +106,14 @@ def test_an_atlas_and_a_play_that_are_cancelled_keep_and_show_what_they_had(tiny
     view = {"model": tiny, "text": TEXT, "sae": sae, "atlas_tokens": 1536, "feature_new": 6, "position": 2}
     with monkeypatch.context() as patched:
         cancelled_at(patched, features_work, "make_atlas", lambda done, what: what.startswith("reading") and done == 8)
-        atlas = store.reopen(press(app(**view), "atlas-run"))
+        atlas = store.reopen(run_job(app(**view), "atlas-run"))
     assert isinstance(atlas, FeatureAtlas)
     assert atlas.n_tokens == 8 * 127 and atlas.control_density.any()
     feature = int(atlas.density.argmax())
     said = words(app(**view, feature=feature))
     assert "cut short after 1016 of 1524 tokens: they are kept" in said
     cancelled_at(monkeypatch, features_work, "play", lambda done, what: what.startswith("continuing") and done == 2)
-    play = store.reopen(press(app(**view, feature=feature), "feature-run"))
+    play = store.reopen(run_job(app(**view, feature=feature), "feature-run"))
     assert isinstance(play, FeaturePlay) and [len(c) for c in play.continuations] == [2] * 4
     at = app(**view, feature=feature)
     assert not at.exception and "cut short after 2 of 6 new tokens: they are kept" in words(at)

@@ -1,33 +1,20 @@
 """Oracle: what a user would see, read from the app run headless, against the result kept by the job."""
 
-import json
-import time
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
-from page_words import words
-from streamlit.testing.v1 import AppTest
+from page_runs import open_page, run_job
+from page_words import charts, titles, words
 
 from strobe.dashboards import geometry_work, loading, store
 from strobe.dashboards.jobs import Cancelled, runner
 from strobe.probes.geometry import LayerGeometry
 
-ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
+app = partial(open_page, "geometry")
 TEXT = "def area(r):\n    return r * 2"
 VIEW = {"geometry_bank": 256, "geometry_judged": 32}
 SETTINGS = {"n_bank": 256, "n_judged": 32}
-
-
-def app(**query) -> AppTest:
-    at = AppTest.from_file(str(ENTRY), default_timeout=120)
-    for name, value in query.items():
-        at.query_params[name] = str(value)
-    return at.run().switch_page("../pages/geometry.py").run()
-
-
-def charts(at: AppTest) -> list[dict]:
-    return [json.loads(c.proto.spec) for c in at.get("plotly_chart")]
 
 
 def test_every_block_is_measured_kept_and_shown_again_by_its_link(tiny):
@@ -41,21 +28,16 @@ def test_every_block_is_measured_kept_and_shown_again_by_its_link(tiny):
     }
     at = app(**view)
     assert not at.exception and not charts(at)
-    at.button(key="geometry-run").click().run()
-    key = geometry_work.key_of(loading.find(str(tiny)), SETTINGS)
-    for _ in range(1200):
-        if runner().get(key).finished:
-            break
-        time.sleep(0.1)
-    assert runner().get(key).state == "done", runner().get(key).error
+    key = run_job(at, "geometry-run")
+    assert key == geometry_work.key_of(loading.find(str(tiny)), SETTINGS)
     result = store.reopen(key)
     assert isinstance(result, LayerGeometry) and result.layers == (0, 1, 2) and result.token_ids.size == 32
     runner().dismiss(key)
     other = app(**view)
     assert not other.exception and "cancelled" not in words(other)
-    titles = [c["layout"]["title"]["text"] for c in charts(other)]
-    assert titles[0].startswith("What a tokenwise map leaves over")
-    assert "Map: diagonal" in titles[1] and "after block 1; map: diagonal" in titles[2] and "block 1" in titles[3]
+    shown = titles(other)
+    assert shown[0].startswith("What a tokenwise map leaves over")
+    assert "Map: diagonal" in shown[1] and "after block 1; map: diagonal" in shown[2] and "block 1" in shown[3]
     assert "**Control:** maps that know nothing of the token" in words(other)
     # Another number of tokens is another question.
     assert not charts(app(**{**view, "geometry_judged": 64}))

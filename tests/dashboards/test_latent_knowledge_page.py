@@ -1,29 +1,18 @@
 """Oracle: what a user would see, read from the app run headless, against the result kept by the job."""
 
 import json
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from page_words import words
-from streamlit.testing.v1 import AppTest
+from page_runs import open_page, run_job
+from page_words import titles, words
 
-from strobe.dashboards import loading, store
+from strobe.dashboards import store
 from strobe.dashboards.jobs import runner
 from strobe.probes.latent_knowledge import LatentKnowledge
 
-ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
-
-
-def app(**query) -> AppTest:
-    at = AppTest.from_file(str(ENTRY), default_timeout=120)
-    for name, value in query.items():
-        at.query_params[name] = str(value)
-    return at.run().switch_page("../pages/latent_knowledge.py").run()
-
-
-def titles(at: AppTest) -> list[str]:
-    return [json.loads(c.proto.spec)["layout"]["title"]["text"] for c in at.get("plotly_chart")]
+app = partial(open_page, "latent_knowledge")
 
 
 @pytest.fixture
@@ -45,14 +34,7 @@ def test_problems_in_a_file_are_probed_and_the_link_shows_the_result_again(tiny,
     view = {"model": tiny, "know_problems": problems, "know_at": "state"}
     at = app(**view)
     assert not at.exception and not at.error
-    before = {j.key for j in runner().jobs()}
-    at.button(key="know-run").click().run()
-    (key,) = {j.key for j in runner().jobs()} - before
-    for _ in range(1200):
-        if runner().get(key).finished:
-            break
-        time.sleep(0.1)
-    assert runner().get(key).state == "done", runner().get(key).error
+    key = run_job(at, "know-run")
     result = store.reopen(key)
     assert isinstance(result, LatentKnowledge) and result.point == "carry" and result.layers == (0, 1)
     runner().dismiss(key)

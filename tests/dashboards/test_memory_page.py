@@ -1,17 +1,17 @@
 """Oracle: what a user would see, read from the app run headless, against the result kept by the job."""
 
-import json
-import time
-from pathlib import Path
+from functools import partial
 
 import pytest
-from page_words import words
+from cutting import cancelled_at
+from page_runs import open_page, run_job
+from page_words import subtitles, titles, words
 from streamlit.testing.v1 import AppTest
 
 from strobe.dashboards import loading, memory_work, store
 from strobe.dashboards.jobs import runner
 
-ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
+app = partial(open_page, "memory")
 
 
 @pytest.fixture(autouse=True)
@@ -26,27 +26,8 @@ def small(monkeypatch):
     monkeypatch.setattr(memory_work, "long_input", tokens)
 
 
-def app(**query) -> AppTest:
-    at = AppTest.from_file(str(ENTRY), default_timeout=120)
-    for name, value in query.items():
-        at.query_params[name] = str(value)
-    return at.run().switch_page("../pages/memory.py").run()
-
-
-def titles(at: AppTest) -> list[str]:
-    # A chart that has half of the page breaks its title.
-    texts = [json.loads(c.proto.spec)["layout"]["title"]["text"] for c in at.get("plotly_chart")]
-    return [text.replace("<br>", " ") for text in texts]
-
-
 def run(at: AppTest) -> AppTest:
-    at.button(key="memory-run").click().run()
-    (job,) = [j for j in runner().jobs() if j.key.startswith("memory-") and not j.finished] or [runner().jobs()[-1]]
-    for _ in range(1200):
-        if job.finished:
-            break
-        time.sleep(0.05)
-    assert job.state == "done", job.error
+    run_job(at, "memory-run")
     return at.run()
 
 
@@ -97,25 +78,13 @@ def test_a_cancelled_run_keeps_what_it_had(tiny):
     ],
 )
 def test_a_run_cancelled_in_the_middle_is_shown_as_the_part_it_is(tiny, monkeypatch, what, time, last, said):
-    work = memory_work.run_memory
-
-    def watched(key, *asked):
-        *given, tick = asked
-
-        def and_cancel(done, total, message):
-            if message != "loading the model" and done >= last:
-                runner().get(key).cancel()
-            tick(done, total, message)
-
-        return work(key, *given, and_cancel)
-
-    monkeypatch.setattr(memory_work, "run_memory", watched)
+    when = lambda done, message: message != "loading the model" and done >= last
+    cancelled_at(monkeypatch, memory_work, "run_memory", when)
     at = run(app(model=tiny, layer=1, mem_what=what, **{**VIEW, "mem_time": time}))
     assert not at.exception
     (warned,) = [w.value for w in at.warning]
     assert f"The run was {said}" in warned and "Run again for all" in warned
-    subtitle = json.loads(at.get("plotly_chart")[0].proto.spec)["layout"]["title"]["subtitle"]["text"]
-    assert subtitle.replace("<br>", " ").startswith(said)
+    assert subtitles(at)[0].startswith(said)
     assert at.button(key="memory-run").label == "Run again"
 
 

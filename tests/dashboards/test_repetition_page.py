@@ -1,14 +1,13 @@
 """Oracle: what a user would see, read from the app run headless, against the result kept by the job or by the probe."""
 
 import shutil
-import time
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 from cutting import cancelled_at
+from page_runs import open_page, run_job
 from page_words import words
-from streamlit.testing.v1 import AppTest
 
 import strobe
 from strobe.core import Provenance
@@ -16,28 +15,8 @@ from strobe.dashboards import loading, repetition_work, store
 from strobe.dashboards.jobs import Cancelled, runner
 from strobe.probes.repetition import GreedyLoop, HeadScores, RepetitionFeatures, text_repetition
 
-ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
+app = partial(open_page, "repetition")
 TEXT = "a = 1\nb = 2\na = 1\nb = 2\na = 1\nb = 2\n"
-
-
-def app(**query) -> AppTest:
-    at = AppTest.from_file(str(ENTRY), default_timeout=120)
-    for name, value in query.items():
-        at.query_params[name] = str(value)
-    return at.run().switch_page("../pages/repetition.py").run()
-
-
-def finished(at: AppTest, button: str = "repeat-run") -> str:
-    """Click, wait for the job, and return its key."""
-    before = {j.key for j in runner().jobs()}
-    at.button(key=button).click().run()
-    (key,) = {j.key for j in runner().jobs()} - before
-    for _ in range(1200):
-        if runner().get(key).finished:
-            break
-        time.sleep(0.1)
-    assert runner().get(key).state == "done", runner().get(key).error
-    return key
 
 
 def test_a_text_is_measured_as_it_stands(tiny):
@@ -69,7 +48,7 @@ def test_long_work_is_a_job_and_the_link_shows_it_again(tiny, strobe_home, view,
     query = {"model": tiny, "text": TEXT, "repeat": view, "repeat_new": 12, "repeat_length": 5}
     at = app(**query)
     assert not at.exception and not at.dataframe
-    key = finished(at)
+    key = run_job(at, "repeat-run")
     result = store.reopen(key)
     assert isinstance(result, kind) and said in result.summary()
     runner().dismiss(key)
@@ -131,13 +110,7 @@ def test_a_cancelled_search_keeps_what_it_found(tiny, strobe_home, monkeypatch):
 
 def test_a_model_without_an_autoencoder_says_so(tiny, strobe_home):
     at = app(model=tiny, text=TEXT, repeat="Features")
-    before = {j.key for j in runner().jobs()}
-    at.button(key="repeat-run").click().run()
-    (key,) = {j.key for j in runner().jobs()} - before
-    for _ in range(300):
-        if runner().get(key).finished:
-            break
-        time.sleep(0.1)
+    run_job(at, "repeat-run", "failed")
     at.run()
     assert "bundled: none" in words(at) and not at.exception
 
@@ -160,12 +133,12 @@ def test_a_run_that_is_cancelled_keeps_and_shows_what_it_had(tiny, strobe_home, 
     query = {"model": tiny, "text": TEXT, "repeat": view, "repeat_new": 12, "repeat_length": 5, "repeat_copies": 40}
     with monkeypatch.context() as patched:
         cancelled_at(patched, repetition_work, "analyse", when)
-        result = store.reopen(key := finished(app(**query)))
+        result = store.reopen(key := run_job(app(**query), "repeat-run"))
     assert said in result.partial and result.partial.startswith("cut short after ")
     at = app(**query)
     assert not at.exception and f"The run was {result.partial}: they are kept" in words(at)
     assert len(at.dataframe[0].value) == len(result.to_frame())
     runner().dismiss(key)
-    whole = store.reopen(finished(at))
+    whole = store.reopen(run_job(at, "repeat-run"))
     assert not whole.partial
     assert "they are kept" not in words(app(**query))

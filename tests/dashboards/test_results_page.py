@@ -1,11 +1,12 @@
 """Oracle: the result that was saved, beside what the page shows of the file it was saved in."""
 
-import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from page_words import words
+from page_runs import open_page
+from page_words import titles, words
 from safetensors.numpy import save_file
 from streamlit.testing.v1 import AppTest
 
@@ -13,14 +14,7 @@ from strobe.core.result import Result
 from strobe.dashboards import loading, store
 from strobe.dashboards.components import charts
 
-ENTRY = Path(loading.__file__).parent / "entry" / "app.py"
-
-
-def app(**query) -> AppTest:
-    at = AppTest.from_file(str(ENTRY), default_timeout=60)
-    for name, value in {"model": "gone", **query}.items():
-        at.query_params[name] = str(value)
-    return at.run().switch_page("../pages/results.py").run()
+app = partial(open_page, "results", model="gone")
 
 
 def upload(name: str, data: bytes) -> AppTest:
@@ -43,9 +37,7 @@ def shows(at: AppTest, result: Result) -> None:
         result.summary(),
         f"{result.summary()}\n\n{result.provenance.summary()}",
     ]
-    (chart,) = at.get("plotly_chart")
-    drawn = result.figure()
-    assert json.loads(chart.proto.spec)["layout"]["title"]["text"] == drawn.layout.title.text
+    assert titles(at) == [result.figure().layout.title.text]
     assert f"**Control:** {result.provenance.control}" in words(at)
 
 
