@@ -98,6 +98,7 @@ def test_away_from_the_main_thread_it_only_shows_progress():
         (["memory", "--analysis", "loss", "--tokens", 64, "--rows", 6, "--train-length", 16, "--text", TEXT * 40], 2),
         (["cells", "--importance", 0, "--text", TEXT], 2),
         (["fixed-points", "--what", "cycles", "--text", "a", "--initial", 16], 3),
+        (["fixed-points", "--what", "block", "--text", "ab"], 60),
     ],
 )
 def test_commands_keep_what_a_watcher_was_shown(tiny, tmp_path, monkeypatch, capsys, asked, nth):
