@@ -109,6 +109,24 @@ def test_what_lies_between_is_kept_as_far_as_it_came_when_cancelled(monkeypatch,
     monkeypatch.undo()
 
 
+@pytest.mark.parametrize(
+    ("ask", "step", "said"),
+    [("block", 60, "cut short after 60 of 300 steps"), ("exchange", 11, "cut short after 1 of 3 pairs of blocks")],
+)
+def test_depth_as_time_is_kept_as_far_as_it_came_when_cancelled(monkeypatch, tiny, ask, step, said):
+    ids = tuple(loading.open_model(str(tiny)).model.tokenize(TEXT)[0][0].tolist())[: dynamics_work.MAX_DEPTH_TOKENS]
+    key = dynamics_work.depth_key(loading.find(str(tiny)), ids, 1, ask)
+    at = page(model=tiny, text=TEXT, layer=1, depth_ask=ask.capitalize())
+    cancelled_at(monkeypatch, dynamics_work, "depth", lambda done, message: done == step)
+    assert run_job(at, f"{key}-run") == key
+    at.run()
+    assert not at.exception
+    assert any(f"The run was {said}: they are kept" in w.value for w in at.warning)
+    assert any(text.startswith(said) for text in subtitles(at))
+    assert store.reopen(key).partial == said
+    monkeypatch.undo()
+
+
 def test_a_cancelled_search_over_training_keeps_the_steps_it_reached(monkeypatch):
     from strobe.dashboards.jobs import Cancelled
 
