@@ -73,7 +73,7 @@ def block_recurrence(
     drawn = [_shuffled(a, kinds(model), seed) for a in own]
     total = steps * sum(1 + (d is not None) for d in drawn)
     settings = {
-        "steps": steps, "batch": batch, "context": given.rows.shape[1], "rows": len(fit),
+        "k": list(k), "steps": steps, "batch": batch, "context": given.rows.shape[1], "rows": len(fit),
         "held_out": len(judge), "rate": rate, "tokens": "library" if tokens is None else "given",
     }  # fmt: skip
 

@@ -31,6 +31,12 @@ class BlockRecurrence(Result):
     kl: Float[np.ndarray, "surrogate kind point"]
     block_loss: Float[np.ndarray, "surrogate kind block"]
 
+    @property
+    def partial(self) -> str:
+        """How many of the surrogates were trained, their controls too, in words; empty where all were."""
+        asked = len(self.provenance.settings.get("k", self.k))
+        return "" if len(self.k) == asked else f"cut short after {len(self.k)} of {asked} surrogates"
+
     def figure(self, *, template: str = "strobe_light") -> "plotly.graph_objects.Figure":
         """Held-out loss and divergence during training, for each k, beside the control."""
         from plotly.subplots import make_subplots
@@ -61,10 +67,11 @@ class BlockRecurrence(Result):
         fig.update_xaxes(title_text="training steps")
         fig.update_yaxes(title_text="residual stream missed (share of scatter)", rangemode="tozero", row=1, col=1)
         fig.update_yaxes(title_text="KL(model ‖ surrogate) (nats per token)", rangemode="tozero", row=1, col=2)
+        said = "on held-out text, running on its own states; grey: shared at random"
         fig.update_layout(
             title={
                 "text": f"k shared blocks in the place of {self.block_loss.shape[2]}",
-                "subtitle": {"text": "on held-out text, running on its own states; grey: shared at random"},
+                "subtitle": {"text": "; ".join(filter(None, (self.partial, said)))},
             },
             margin={"t": 100, "b": 110},
             legend=LEGEND_BELOW,
@@ -127,4 +134,5 @@ class BlockRecurrence(Result):
                 f"  k = {count} {self.assignments[i]}: missed {own[0]:.3f} untrained, {own[-1]:.3f} trained, KL "
                 f"{kl[-1]:.3g} nats; control: {control}"
             )
+        lines += [f"  {self.partial}"] if self.partial else []
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])

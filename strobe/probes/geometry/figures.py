@@ -51,8 +51,8 @@ def pair(r: "LayerGeometry", measure: str, template: str) -> "plotly.graph_objec
         title={
             "text": _TITLES[measure],
             "subtitle": {
-                "text": f"mean and quartiles of {r.token_ids.size} tokens; grey: controls that know no token; {note}"
-                "NaN is not drawn"
+                "text": f"{r.partial}{'; ' if r.partial else ''}mean and quartiles of {r.token_ids.size} tokens; grey: "
+                f"controls that know no token; {note}NaN is not drawn"
             },
         },
         margin={"t": 120, "b": 110},

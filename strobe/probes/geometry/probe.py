@@ -87,7 +87,7 @@ def layer_geometry(
             settings = {
                 "n_bank": len(bank.x), "n_judged": len(judged.x), "sequences": len(np.unique(given.sequence)),
                 "context": given.rows.shape[1], "k": k, "rank": rank, "metric": metric, "horizon": horizon,
-                "n_bootstrap": n_bootstrap, "tokens": "library" if tokens is None else "given",
+                "layers": wanted, "n_bootstrap": n_bootstrap, "tokens": "library" if tokens is None else "given",
             }  # fmt: skip
     return result()
 

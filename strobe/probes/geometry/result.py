@@ -90,6 +90,12 @@ class LayerGeometry(Result):
             raise ValueError(f"map {name!r} was asked for; this result has {', '.join(self.maps)}")
         return self.maps.index(name)
 
+    @property
+    def partial(self) -> str:
+        """How many of the blocks were measured, in words; empty where all that were asked for."""
+        asked = len(self.provenance.settings.get("layers", self.layers))
+        return "" if len(self.layers) == asked else f"cut short after {len(self.layers)} of {asked} blocks"
+
     def layer_index(self, layer: int) -> int:
         """Where `layer` is in `layers`. Raises ValueError for one that was not looked at."""
         if layer not in self.layers:
@@ -176,6 +182,7 @@ class LayerGeometry(Result):
                     f"  control, {name}: cosine {mean(self.cos_state[:, m].ravel()):.3f} of the state, "
                     f"{mean(self.cos_update[:, m].ravel()):.3f} of the update"
                 )
+        lines += [f"  {self.partial}"] if self.partial else []
         return "\n".join([*lines, *(f"  {line}" for line in self.provenance.summary().splitlines())])
 
 

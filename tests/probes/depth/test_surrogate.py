@@ -51,6 +51,8 @@ def test_where_it_is_stopped_the_surrogates_whose_control_is_whole_are_given():
     nothing, cut = (stopped_after(lambda **how: ask((1, 2), **how), n) for n in (6, 14))
     fresh = ask((1,))
     assert nothing is None and cut.k == (1,) and cut.assignments == fresh.assignments
+    assert cut.partial == "cut short after 1 of 2 surrogates" and cut.partial in cut.summary() and not fresh.partial
+    assert cut.figure().layout.title.subtitle.text.startswith(cut.partial)
     for name in ("loss", "kl", "block_loss"):
         np.testing.assert_array_equal(getattr(cut, name), getattr(fresh, name))
 

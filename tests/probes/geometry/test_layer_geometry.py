@@ -180,6 +180,8 @@ def test_where_it_is_stopped_the_blocks_that_were_done_are_given(found):
     for name in ("cos_update", "error_state", "kl", "rank_correlation", "ridge"):
         np.testing.assert_array_equal(getattr(cut, name), getattr(found, name)[:2])
     assert cut.provenance.settings == found.provenance.settings
+    assert cut.partial == "cut short after 2 of 3 blocks" and cut.partial in cut.summary() and not found.partial
+    assert cut.figure().layout.title.subtitle.text.startswith(cut.partial)
 
 
 def test_of_one_text_no_token_is_judged_by_its_own_sequence():
