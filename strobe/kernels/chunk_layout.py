@@ -50,7 +50,8 @@ class Layout:
         x = x.flatten(1, 2)
         parts = []
         for (start, stop), first in zip(self._pieces, self._first, strict=True):
-            parts.append(x[:, first * self.chunk :][:, : stop - start])
+            place = first * self.chunk
+            parts.append(x[:, place : place + stop - start])
         return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
     def places(self, positions: Sequence[int]) -> list[int]:

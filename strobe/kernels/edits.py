@@ -61,6 +61,8 @@ def apply_edit(edit: Edit, carry: Any) -> Any:
 
 
 def _change(edit: Edit, part: Tensor, field: str) -> Tensor:
+    if isinstance(edit.value, int | float) and edit.kind in ("add", "scale"):
+        return part + edit.value if edit.kind == "add" else part * edit.value
     value = torch.as_tensor(edit.value, device=part.device, dtype=part.dtype)
     if edit.kind == "project_out":
         return _project_out(part, value, field)
