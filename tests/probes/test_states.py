@@ -196,6 +196,11 @@ def test_results_come_back_from_their_files(hybrid, tmp_path):
     assert result.provenance.control == "random edit of the memory with the same norm, 2 draws"
 
 
+def test_results_say_which_revision_of_the_model_they_are_of(hybrid, monkeypatch):
+    monkeypatch.setattr(hybrid, "revision", "v2", raising=False)
+    assert state_trace(hybrid, TEXT, 1, attention=False).provenance.revision == "v2"
+
+
 def test_the_module_that_older_files_name_defines_both_results():
     # A file says which module to import for its class; those of before this was a package say `strobe.probes.states`.
     code = "import strobe.probes.states; from strobe.core.result import result_class as c; print(c('{}').__name__)"

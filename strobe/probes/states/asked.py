@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from strobe.core.provenance import Provenance
+from strobe.probes.provenance import provenance_of
 
 if TYPE_CHECKING:
     import torch
@@ -56,14 +57,7 @@ def plain_text(text: str | Sequence[int] | None) -> str | list[int] | None:
 
 def provenance(model: Any, text: Any, seed: int, settings: dict[str, Any], control: str) -> Provenance:
     """Where the numbers come from; called after the run, when the model knows which backends ran."""
-    return Provenance(
-        model=model.model_name,
-        weights_hash=model.weights_hash(),
-        seed=seed,
-        settings={"text": plain_text(text), **settings},
-        backend=dict(model.ran),
-        control=control,
-    )
+    return provenance_of(model, seed=seed, settings={"text": plain_text(text), **settings}, control=control)
 
 
 def no_tick(done: int, total: int, message: str) -> None:
