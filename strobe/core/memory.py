@@ -9,8 +9,8 @@ from strobe.core.errors import CaptureTooLarge
 # What is left for the forward pass itself and for everybody else on the machine.
 _SHARE = 0.9
 
-# Less than this is never refused: a run needs as much for itself, and reading what is left would cost a short capture,
-# or a generated token that is looked at, more than making it.
+# Less than this is never refused: a run needs as much for itself, and to read what is left costs more than to look at
+# one generated token's carry.
 _SMALL_BYTES = 16_000_000
 
 _MEMINFO = Path("/proc/meminfo")

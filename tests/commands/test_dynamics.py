@@ -1,13 +1,11 @@
 """Oracle: the result file a command writes, opened again, against the analysis asked for in Python."""
 
-import signal
-
 import numpy as np
 import pytest
+from cutting import ctrl_c_at
 
 import strobe
 from strobe.cli import main
-from strobe.commands.common import stopping
 from strobe.core.result import load_result
 from strobe.probes.dynamics import case_studies, driven_lyapunov_spectrum
 from strobe.probes.dynamics.case_studies import CASES, bundled
@@ -24,28 +22,11 @@ def test_exponents_are_those_of_the_probe(tmp_path, capsys):
     assert "control: largest" in capsys.readouterr().out
 
 
-@pytest.fixture
-def pressed(monkeypatch):
-    """A function that has Ctrl-C pressed at the `nth` step that the command reports."""
-
-    def at(nth):
-        steps = []
-
-        def watch(done, total, message):
-            steps.append(message)
-            if len(steps) == nth:
-                signal.raise_signal(signal.SIGINT)
-
-        monkeypatch.setattr(stopping, "progress", lambda: watch)
-
-    return at
-
-
-def test_on_ctrl_c_the_exponents_over_the_positions_counted_are_written(tmp_path, capsys, pressed):
+def test_on_ctrl_c_the_exponents_over_the_positions_counted_are_written(tmp_path, capsys, monkeypatch):
     from tiny_text import save_tiny_gru
 
     tiny, out = save_tiny_gru(tmp_path / "tiny", TEXT * 9, 258), tmp_path / "e.html"
-    pressed(1)
+    ctrl_c_at(monkeypatch, 1)
     # It ends at the step after.
     assert main(["dynamics", "exponents", str(tiny), "--text", TEXT * 10, "--out", str(out)]) == 130
     kept = load_result(out.with_suffix(".safetensors"))
@@ -53,7 +34,7 @@ def test_on_ctrl_c_the_exponents_over_the_positions_counted_are_written(tmp_path
     assert "stopped; what was found by then" in capsys.readouterr().out
 
 
-def test_on_ctrl_c_it_is_written_how_far_the_trainings_of_a_case_study_came(tmp_path, capsys, monkeypatch, pressed):
+def test_on_ctrl_c_it_is_written_how_far_the_trainings_of_a_case_study_came(tmp_path, capsys, monkeypatch):
     def make(name, progress, keep):
         # A study whose one training does nothing: what is kept of it does not depend on that.
         loop = KeptRun(keep, progress, total=50).loop("a", 50, {"study": name})
@@ -62,7 +43,7 @@ def test_on_ctrl_c_it_is_written_how_far_the_trainings_of_a_case_study_came(tmp_
 
     monkeypatch.setattr(case_studies, "make", make)
     out, kept = tmp_path / "c.html", tmp_path / "kept"
-    pressed(3)
+    ctrl_c_at(monkeypatch, 3)
     asked = ["dynamics", "case", "lorenz", "--train", "--out", str(out)]
     assert main([*asked, "--keep", str(kept)]) == 130
     made = load_result(out.with_suffix(".safetensors"))
@@ -71,16 +52,16 @@ def test_on_ctrl_c_it_is_written_how_far_the_trainings_of_a_case_study_came(tmp_
     # Not kept anywhere, there is nothing to write.
     for file in (out, out.with_suffix(".safetensors")):
         file.unlink()
-    pressed(3)
+    ctrl_c_at(monkeypatch, 3)
     assert main(asked) == 130 and sorted(p.name for p in tmp_path.iterdir()) == ["kept"]
 
 
 @pytest.mark.parametrize("what", ["timescales", "modes", "waves"])
-def test_on_ctrl_c_while_the_text_is_read_nothing_is_left(what, tmp_path, pressed):
+def test_on_ctrl_c_while_the_text_is_read_nothing_is_left(what, tmp_path, monkeypatch):
     from tiny_text import save_tiny_gru
 
     tiny = save_tiny_gru(tmp_path / "tiny", TEXT * 9, 258)
-    pressed(1)
+    ctrl_c_at(monkeypatch, 1)
     assert main(["dynamics", what, str(tiny), "--text", TEXT, "--out", str(tmp_path / "r.html")]) == 130
     assert not list(tmp_path.glob("r.*"))
 

@@ -2,14 +2,13 @@
 
 import json
 import re
-import signal
 import warnings
 
 import numpy as np
 import pytest
+from cutting import ctrl_c_at
 
 from strobe import cli
-from strobe.commands.common import stopping
 from strobe.probes.lens import CodaLens, IterativeInference, LoopedBlocks, coda_lens, iterative_inference
 from strobe.probes.lens.fit_report import UndertrainedLensWarning
 
@@ -57,24 +56,11 @@ def test_the_coda_lens_is_the_librarys(tiny, tmp_path):
     assert kept.steps == [0, 1, 2, 3]
 
 
-def press_at(monkeypatch, nth):
-    """Ctrl-C at the `nth` step that the command reports; the steps that it reported."""
-    steps = []
-
-    def watch(done, total, message):
-        steps.append(message)
-        if len(steps) == nth:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(stopping, "progress", lambda: watch)
-    return steps
-
-
 def test_on_ctrl_c_the_rows_read_by_then_are_written(tiny, tmp_path, monkeypatch, capsys):
     from strobe.models import load_checkpoint
 
     # Sixteen rows run together, in nine passes: the second batch has begun.
-    steps = press_at(monkeypatch, 10)
+    steps = ctrl_c_at(monkeypatch, 10)
     out = tmp_path / "i.json"
     assert strobe("lens", tiny, "--iterative", "--logit", "--text", TEXT * 40, "--seed", 2, "--out", out) == 130
     kept = IterativeInference.load(tmp_path / "i.safetensors")
@@ -91,7 +77,7 @@ def test_on_ctrl_c_the_lens_is_written_as_it_was_and_a_trajectory_is_not(tiny, t
     file, out = tmp_path / "lens.safetensors", tmp_path / "t.json"
     asked = ["lens", tiny, "--train", "--lens", file, "--steps", 9, "--text", TEXT, "--out", out]
     # The text is read first, so that the fifth step told is the fourth of the fit; it ends at the one after.
-    press_at(monkeypatch, 5)
+    ctrl_c_at(monkeypatch, 5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndertrainedLensWarning)
         assert strobe(*asked) == 130

@@ -4,10 +4,10 @@ import re
 import signal
 
 import pytest
+from cutting import ctrl_c_at
 from tiny_text import save_tiny_gru
 
 from strobe import cli
-from strobe.commands.common import stopping
 from strobe.commands.common.stopping import stoppable
 from strobe.core.result import load_result
 from strobe.probes.repetition import greedy_loop, loops
@@ -103,14 +103,7 @@ def test_away_from_the_main_thread_it_only_shows_progress():
 )
 def test_commands_keep_what_a_watcher_was_shown(tiny, tmp_path, monkeypatch, capsys, asked, nth):
     """Ctrl-C at the `nth` step that the command reports."""
-    steps = []
-
-    def watch(done, total, message):
-        steps.append(message)
-        if len(steps) == nth:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(stopping, "progress", lambda: watch)
+    steps = ctrl_c_at(monkeypatch, nth)
     command, *options = asked
     assert cli.main([str(a) for a in [command, tiny, *options, "--out", tmp_path / "kept.json"]]) == 130
     kept = load_result(tmp_path / "kept.safetensors")

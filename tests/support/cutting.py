@@ -1,5 +1,6 @@
-"""A probe that is stopped at a step, as a cancelled job stops it; and a job that is cancelled at one."""
+"""What is stopped at a step: a probe, as a cancelled job stops it; the job itself; a command, by Ctrl-C."""
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -55,3 +56,18 @@ def cancelled_at(monkeypatch: pytest.MonkeyPatch, module: Any, work: str, when: 
         return whole(key, *asked, tell)
 
     monkeypatch.setattr(module, work, watched)
+
+
+def ctrl_c_at(monkeypatch: pytest.MonkeyPatch, nth: int) -> list[str]:
+    """Have Ctrl-C pressed at the `nth` step that a command reports; the steps that it reports."""
+    from strobe.commands.common import stopping
+
+    steps: list[str] = []
+
+    def watch(done: int, total: int, message: str) -> None:
+        steps.append(message)
+        if len(steps) == nth:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(stopping, "progress", lambda: watch)
+    return steps
